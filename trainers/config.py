@@ -1,0 +1,132 @@
+"""Everything that decides what a training does, with units. The field text under each field is its documentation.
+
+The paper's values are in its section 3.1.4 and Table 3; where a default here differs, the field says so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class FilterConfig:
+    """One pass of filters, in the order of the fields; counts are printed after each (paper, 3.1.1)."""
+
+    drop_duplicates: bool = True
+    """Drop interactions that repeat user, item and time stamp exactly (only where time stamps exist)."""
+    require_title: bool = True
+    """Drop items without a title."""
+    min_item_interactions: Annotated[int, Field(ge=0)] = 4
+    """Drop items with fewer interactions."""
+    min_user_interactions: Annotated[int, Field(ge=3)] = 4
+    """Drop users with fewer interactions; three is the least that leave-one-out can split."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """Which interactions, and how much text of each item the backbone reads."""
+
+    name: str
+    """Name of a prepared data set: see `mixrec-automl data list`."""
+    filters: FilterConfig = FilterConfig()
+    history: PositiveInt = 50
+    """Newest items of a user that the backbone reads."""
+    sentence_tokens: PositiveInt = 30
+    """Tokens of an item sentence, its [SEQ] not counted (paper: 30)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class BackboneConfig:
+    """The frozen decoder LLM."""
+
+    name: str = "smollm2-135m-instruct"
+    """`smollm2-135m-instruct` (from PyPI), a local folder, or a hub name such as `facebook/opt-125m`."""
+    layers: PositiveInt | None = None
+    """Keep only the first K layers; all when absent."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """MixRec on top of the backbone (paper, sections 2.2 and 2.3)."""
+
+    kind: Literal["mixrec", "mixrec_base"] = "mixrec"
+    """`mixrec_base` has one serial adapter after attention and one after the feed-forward, no context mask and no
+    collaborative columns (paper, 2.2)."""
+    replacement_frequency: PositiveInt = 1
+    """r: every r-th layer is a DAMoE layer."""
+    bottleneck: PositiveInt = 64
+    """Width of an adapter's inner layer."""
+    activation: Literal["none", "gelu"] = "none"
+    """Between the two layers of an adapter; the paper prints none (2.2.5)."""
+    collaborative_model: Literal["ncf", "mf"] = "ncf"
+    """M_cf of section 2.3.2, trained jointly."""
+    collaborative_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    """Width of e_user and e_item; NCF gives half of it to each of its GMF and MLP parts."""
+    collaborative_columns: Literal["none", "item", "user", "user+item"] = "item"
+    """Extra keys and values of the context branch. The paper reads as `user+item`; the user's vector has seen the
+    training targets and over-fits (ruling in section 4 of the digest), so the default is the item's own vector."""
+    align_sees_item_column: bool = True
+    """Whether L_align sees the item's own vector, which makes its task easy (ruling 3)."""
+    user_column_dropout: Probability = 0.0
+    """Chance to hide a row's user column in training (ruling 4)."""
+    leading_bos: bool = False
+    """Put one beginning-of-sequence token, which belongs to no item, before each row (ruling 7)."""
+    item_projection_init: Literal["random", "align"] = "align"
+    """`align` starts W_item from the centred, normalised [ALIGN] states of a frozen pass; `random` is N(0, .02)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """Optimisation and losses (paper, 2.4, 3.1.4 and Table 3)."""
+
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 8
+    """Users in a global batch: all workers together."""
+    learning_rate: Rate = 5e-5
+    """Peak of the cosine schedule."""
+    collaborative_learning_rate: Rate = 1e-3
+    """Peak for M_cf: 5e-5 from scratch learns nothing in few epochs (ruling 17)."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    """Share of all steps with a linearly rising rate."""
+    weight_decay: Weight = 0.01
+    """Of AdamW; biases and special tokens have none."""
+    max_gradient_norm: Rate = 1.0
+    lambda_align: Weight = 0.1
+    """lambda_1"""
+    lambda_contrastive: Weight = 1e-3
+    """lambda_2"""
+    lambda_collaborative: Weight = 0.1
+    """lambda_3"""
+    anchors_per_user: PositiveInt = 1
+    """n_s: contrastive positives drawn from a sequence."""
+    contrastive_negatives: PositiveInt = 5
+    """n_cl: hard negatives of each."""
+    temperature: Rate = 1.0
+    """tau of InfoNCE."""
+    collaborative_negatives: PositiveInt = 4
+    """Negatives for each positive of L_cf (ruling 9)."""
+    align_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the catalogue that L_align visits in an epoch beside the contrastive draw; 1 is ruling 5."""
+    hard_share: Share = 0.005
+    """Nearest items by text, and by factorisation, that form the hard set (paper, Appendix A)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class FinetuneConfig:
+    """All that `finetune` needs to know besides architecture and data."""
+
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
