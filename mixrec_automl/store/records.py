@@ -1,0 +1,112 @@
+"""The values that the database hands out: searches, trials and their learning curves. All frozen; time is UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from search_spaces.architecture import Architecture
+
+
+class SearchState(StrEnum):
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    """All trials of the budget have ended."""
+    STOPPED = "STOPPED"
+    """Ended early on request; can be resumed."""
+    FAILED = "FAILED"
+    """Ended by an error or by too many failed trials; can be resumed."""
+
+
+class TrialState(StrEnum):
+    QUEUED = "QUEUED"
+    """Proposed and recorded, not yet handed to a worker (also after an interruption, to be run again)."""
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (TrialState.COMPLETED, TrialState.FAILED)
+
+
+class Origin(StrEnum):
+    """Who proposed a design."""
+
+    FIXED = "fixed design"
+    SOBOL = "Sobol"
+    PROBABILISTIC_REPARAMETERIZATION = "probabilistic reparameterization"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One design trained once, with one training seed."""
+
+    number: int
+    """Zero-based, in the order of proposal."""
+    architecture: Architecture
+    seed: int
+    """Training seed; trials that share design and differ in it are replicates."""
+    origin: Origin
+    state: TrialState
+    attempt: int
+    """How often it was handed to a worker; 0 while it has never been."""
+    proposal_seconds: float
+    """What it took to propose this design: surrogate fit and acquisition."""
+    mrr: float | None = None
+    """Best validation MRR over its epochs, once COMPLETED."""
+    standard_error: float | None = None
+    """Of `mrr` over users: mostly an offset common to all trials, so for display only."""
+    error: str | None = None
+    """Traceback, once FAILED."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    """Start of the last attempt."""
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one epoch of one attempt reported."""
+
+    trial: int
+    attempt: int
+    epoch: int
+    """One-based."""
+    metrics: Mapping[str, float]
+    """Flat names, e.g. ``validation_mrr``, ``loss_seq``, ``seconds``."""
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class Search:
+    """A budget of trials over one space and one data set."""
+
+    name: str
+    state: SearchState
+    config: Mapping[str, Any]
+    """The resolved configuration, as the YAML file would hold it."""
+    fingerprint: str
+    """Of data, split, tokeniser and configuration."""
+    created_at: datetime
+    updated_at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One training of a winner on all users."""
+
+    number: int
+    search: str
+    trial: int
+    state: SearchState
+    metrics: Mapping[str, float]
+    """Test metrics, once COMPLETED."""
+    model_version: str | None
+    created_at: datetime
+    finished_at: datetime | None = None
+    error: str | None = None
