@@ -86,6 +86,13 @@ class ModelConfig:
     """`align` starts W_item from the centred, normalised [ALIGN] states of a frozen pass; `random` is N(0, .02)."""
 
 
+def columns_of(config: ModelConfig) -> frozenset[str]:
+    """The kinds of collaborative column, "user" and "item", that a model sees. MixRec_base sees none."""
+    if config.kind == "mixrec_base" or config.collaborative_columns == "none":
+        return frozenset()
+    return frozenset(config.collaborative_columns.split("+"))
+
+
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
     """Optimisation and losses (paper, 2.4, 3.1.4 and Table 3)."""

@@ -10,6 +10,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from trainers.errors import UserError
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -20,7 +22,7 @@ class Wheel:
     sha256: str
 
 
-class WheelUnavailable(RuntimeError):
+class WheelUnavailable(UserError):  # noqa: N818 - reads as what happened
     """The wheel could not be had, or is not the pinned file; the message says what to do."""
 
 

@@ -41,5 +41,7 @@ class Step:
     """[B][n_u] the item to predict at each input's `[SEQ]`"""
     anchors: tuple[ContrastiveAnchor, ...]
     align_items: tuple[int, ...]
-    """Distinct items of L_align; holds every positive and negative of `anchors`"""
+    """Distinct items of L_align; in a global batch they hold every positive and negative of `anchors`"""
     collaborative: tuple[CollaborativeDraw, ...]
+    hidden_user_columns: frozenset[int] = frozenset()
+    """Rows whose user column is dropped in this step (ruling 4)"""

@@ -1,0 +1,62 @@
+"""Checkpoints of trained weights only, as safetensors: one file, written in one atomic rename.
+
+A resumable file also holds the optimiser's moments and a JSON header with the progress. The frozen backbone is never
+in it; its fingerprint is checked by whoever loads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+_HEADER = "progress"
+
+
+def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write a safetensors file so that a crash leaves either the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, {_HEADER: json.dumps(header)})
+        with scratch.open("rb") as written:
+            os.fsync(written.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors (on the CPU) and the header."""
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+    return tensors, header
+
+
+def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """Everything that an exact resume needs. Random draws are counter-based, so there is no generator state."""
+    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    write(path, tensors, progress)
+
+
+def load_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Inverse of `save_training`; returns the progress."""
+    tensors, progress = read(path)
+    model.load_state_dict({name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            index, field = name.removeprefix(_OPTIMIZER).split("/")
+            state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return progress

@@ -1,0 +1,164 @@
+"""One training of one architecture: the same in a test, under torchrun and in a Ray Train worker.
+
+Random draws are counter-based (sampler) and the learning rate is a function of the step, so the state of a training
+is its weights, the optimiser's moments and the number of finished epochs: resuming is exact.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from search_spaces.architecture import Architecture
+from trainers import checkpoint
+from trainers.config import FinetuneConfig, TrainingConfig
+from trainers.data.batches import Batch, collate
+from trainers.data.sampler import StepSampler, share
+from trainers.device import autocast, pick_device, rank_and_workers
+from trainers.evaluate import evaluate
+from trainers.losses import loss_weights, weighted_loss
+from trainers.model.mixrec import MixRec
+from trainers.optim import build_optimizer, set_rates
+from trainers.reports import EpochReport, FinetuneResult
+from trainers.task import TrainingTask, build_model
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+OnEpoch = Callable[[EpochReport], bool]
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss became NaN or infinite: this design with these settings cannot be trained."""
+
+
+def finetune(
+    config: FinetuneConfig,
+    architecture: Architecture,
+    task: TrainingTask,
+    *,
+    seed: int,
+    folder: Path,
+    on_epoch: OnEpoch,
+) -> FinetuneResult:
+    """Train `architecture` and keep the weights of its best validation epoch in `folder / BEST`.
+
+    Resumes after the last finished epoch if `folder` holds an unfinished training of the same kind. Where
+    torch.distributed is initialised, the workers share each global batch and every worker must call this.
+
+    Args:
+        seed: of initial weights and of all draws.
+        on_epoch: called on rank 0 after each epoch; False stops the training.
+
+    Raises:
+        NotFiniteError: a loss is NaN or infinite.
+        ValueError: `folder` holds a training of another design, seed or configuration.
+    """
+    rank, workers = rank_and_workers()
+    device = pick_device()
+    training = config.training
+    model = build_model(config, architecture, task, seed).to(device)
+    task.backbone.to(device)
+    optimizer = build_optimizer(model, training)
+    sampler = task.sampler(config, seed)
+    layout = task.layout(config.model)
+    steps = training.epochs * sampler.steps_per_epoch
+
+    identity = {"architecture": str(architecture), "seed": seed, "config": asdict(config), "task": task.fingerprint}
+    state: dict[str, Any] = {"identity": identity, "epoch": 0, "best_epoch": 0, "mrr": -1.0, "standard_error": 0.0}
+    if (folder / LAST).exists():
+        state = checkpoint.load_training(folder / LAST, model, optimizer)
+        if state["identity"] != identity:
+            raise ValueError(f"{folder} holds the training of another design, seed or configuration: remove it first")
+    wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
+
+    going = True
+    while going and state["epoch"] < training.epochs:
+        started = time.perf_counter()
+        epoch = int(state["epoch"]) + 1
+        batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
+        first_step = (epoch - 1) * sampler.steps_per_epoch
+        losses, tokens = _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
+        validation = evaluate(model, layout, task.data, "validation", context=sampler.context, config=config.data).metrics
+        state |= {"epoch": epoch}
+        if validation.mrr > state["mrr"]:
+            state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_standard_error}
+        if rank == 0:
+            if state["best_epoch"] == epoch:
+                checkpoint.write(folder / BEST, model.state_dict(), {"identity": identity, "epoch": epoch})
+            checkpoint.save_training(folder / LAST, model, optimizer, state)
+            seconds = time.perf_counter() - started
+            going = on_epoch(EpochReport(epoch, training.epochs, losses, validation, seconds, tokens))
+        going = _agree(going, workers, device)
+    return FinetuneResult(int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"]))
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    config: TrainingConfig,
+    first_step: int,
+    total_steps: int,
+    device: torch.device,
+) -> tuple[dict[str, float], int]:
+    """One pass; returns the mean of each loss over the epoch's terms of all workers, and their tokens."""
+    model.train()
+    sums: dict[str, Tensor] = {}
+    terms: dict[str, int] = {}
+    tokens = 0
+    for number, batch in enumerate(batches):
+        counts = _add_up({**batch.counts, "tokens": batch.num_tokens}, device)
+        tokens += counts.pop("tokens")
+        set_rates(optimizer, config, first_step + number, total_steps)
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device):
+            parts = model(batch.to(device))
+        loss = weighted_loss(parts, counts, config)
+        # A worker without terms for some weights still owes the others a (zero) gradient for them.
+        workers = rank_and_workers()[1]
+        if workers > 1:
+            loss = workers * loss + 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+        if not torch.isfinite(norm):
+            raise NotFiniteError(
+                f"the gradient is not finite at step {first_step + number + 1} of {total_steps} (losses: "
+                f"{ {name: float(part) for name, part in parts.items()} }): lower the learning rate"
+            )
+        optimizer.step()
+        for name, part in parts.items():
+            sums[name] = sums.get(name, torch.zeros_like(part)) + part.detach()
+        for name, count in counts.items():
+            terms[name] = terms.get(name, 0) + count
+    names = [name for name, count in terms.items() if count]
+    totals = torch.stack([sums[name].double() if name in sums else torch.zeros(()).double().to(device) for name in names])
+    if rank_and_workers()[1] > 1:
+        dist.all_reduce(totals)
+    means = {name: float(total) / terms[name] for name, total in zip(names, totals, strict=True)}
+    means["total"] = sum(loss_weights(config)[name] * mean for name, mean in means.items())
+    return means, tokens
+
+
+def _add_up(counts: dict[str, int], device: torch.device) -> dict[str, int]:
+    if rank_and_workers()[1] == 1:
+        return counts
+    values = torch.tensor(list(counts.values()), device=device)
+    dist.all_reduce(values)
+    return dict(zip(counts, values.tolist(), strict=True))
+
+
+def _agree(going: bool, workers: int, device: torch.device) -> bool:
+    """Rank 0's decision, on every rank."""
+    if workers == 1:
+        return going
+    decision = torch.tensor([going], dtype=torch.int32, device=device)
+    dist.broadcast(decision, src=0)
+    return bool(decision.item())
+

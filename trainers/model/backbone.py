@@ -1,0 +1,247 @@
+"""The seam to a frozen decoder LLM: the pieces of a pre-norm decoder that MixRec recombines.
+
+Three families fit: OPT, Llama (with grouped-query attention and rotary positions) and GPT-2. Nothing outside this
+file knows which one it is. All tensors are flat: [M, ...] with M tokens, no padding.
+
+Legend: M tokens, d hidden width, H query heads, G key-value heads (G divides H), e head size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class DecoderLayer(ABC):
+    """One frozen pre-norm layer, `x + attention(norm(x))` then `x + feed_forward(norm(x))`, taken apart."""
+
+    scale: float
+    """Factor of the attention logits: the backbone's own, the inverse root of the head size."""
+
+    @abstractmethod
+    def attention_norm(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def queries(self, normed: Tensor) -> Tensor:
+        """[M, d] -> [M, H, e], positions not yet applied."""
+
+    @abstractmethod
+    def keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """[M, d] -> two of [M, G, e], positions not yet applied."""
+
+    @abstractmethod
+    def attention_output(self, mixed: Tensor) -> Tensor:
+        """[M, H * e] -> [M, d]"""
+
+    @abstractmethod
+    def feed_forward_norm(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def feed_forward(self, normed: Tensor) -> Tensor: ...
+
+
+class Backbone:
+    """A frozen decoder body. Not an `nn.Module`: its weights never enter a checkpoint or an optimiser."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[DecoderLayer],
+        *,
+        num_heads: int,
+        num_key_value_heads: int,
+        token_table: nn.Embedding,
+        position_table: Callable[[Tensor], Tensor] | None,
+        rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
+        final_norm: nn.Module,
+        max_positions: int,
+    ) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self.layers = tuple(layers)
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.token_table = token_table
+        self.final_norm = final_norm
+        self.max_positions = max_positions
+        self._position_table = position_table
+        self._rotary = rotary
+
+    @property
+    def width(self) -> int:
+        return self.token_table.embedding_dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.token_table.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_table.weight.device
+
+    def to(self, device: torch.device) -> Backbone:
+        self._model.to(device)
+        return self
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._model.parameters())
+
+    def position_embeddings(self, positions: Tensor) -> Tensor | None:
+        """Learned absolute positions [M, d], or None where the family rotates instead."""
+        return None if self._position_table is None else self._position_table(positions)
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine [M, 1, e] for `rotate`, or None for a family with absolute positions."""
+        if self._rotary is None:
+            return None
+        cosine, sine = self._rotary(self.token_table.weight, positions[None])
+        return cosine[0].unsqueeze(1), sine[0].unsqueeze(1)
+
+
+def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Apply rotary positions to [M, heads, e]; the identity where there is none."""
+    if rotation is None:
+        return heads
+    cosine, sine = rotation
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def _split_heads(flat: Tensor, heads: int) -> Tensor:
+    return flat.unflatten(-1, (heads, -1))
+
+
+class _LlamaLayer(DecoderLayer):
+    def __init__(self, layer: Any, heads: int, key_value_heads: int) -> None:
+        self.scale = float(layer.self_attn.scaling)
+        self._layer, self._heads, self._key_value_heads = layer, heads, key_value_heads
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self._layer.input_layernorm(x)  # type: ignore[no-any-return]
+
+    def queries(self, normed: Tensor) -> Tensor:
+        return _split_heads(self._layer.self_attn.q_proj(normed), self._heads)
+
+    def keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        attention = self._layer.self_attn
+        heads = self._key_value_heads
+        return _split_heads(attention.k_proj(normed), heads), _split_heads(attention.v_proj(normed), heads)
+
+    def attention_output(self, mixed: Tensor) -> Tensor:
+        return self._layer.self_attn.o_proj(mixed)  # type: ignore[no-any-return]
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self._layer.post_attention_layernorm(x)  # type: ignore[no-any-return]
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        return self._layer.mlp(normed)  # type: ignore[no-any-return]
+
+
+class _OptLayer(DecoderLayer):
+    def __init__(self, layer: Any, heads: int) -> None:
+        self.scale = float(layer.self_attn.scaling)
+        self._layer, self._heads = layer, heads
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self._layer.self_attn_layer_norm(x)  # type: ignore[no-any-return]
+
+    def queries(self, normed: Tensor) -> Tensor:
+        return _split_heads(self._layer.self_attn.q_proj(normed), self._heads)
+
+    def keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        attention = self._layer.self_attn
+        return _split_heads(attention.k_proj(normed), self._heads), _split_heads(attention.v_proj(normed), self._heads)
+
+    def attention_output(self, mixed: Tensor) -> Tensor:
+        return self._layer.self_attn.out_proj(mixed)  # type: ignore[no-any-return]
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self._layer.final_layer_norm(x)  # type: ignore[no-any-return]
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        layer = self._layer
+        return layer.fc2(layer.activation_fn(layer.fc1(normed)))  # type: ignore[no-any-return]
+
+
+class _Gpt2Layer(DecoderLayer):
+    def __init__(self, layer: Any, heads: int, head_size: int) -> None:
+        self.scale = head_size**-0.5
+        self._layer, self._heads = layer, heads
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self._layer.ln_1(x)  # type: ignore[no-any-return]
+
+    def _project(self, normed: Tensor, first: int, last: int) -> Tensor:
+        # c_attn holds Q, K and V side by side as one [d, 3d] matrix; take only the columns that are asked for.
+        fused, width = self._layer.attn.c_attn, normed.shape[-1]
+        columns = slice(first * width, last * width)
+        return torch.addmm(fused.bias[columns], normed, fused.weight[:, columns])
+
+    def queries(self, normed: Tensor) -> Tensor:
+        return _split_heads(self._project(normed, 0, 1), self._heads)
+
+    def keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self._project(normed, 1, 3).chunk(2, dim=-1)
+        return _split_heads(keys, self._heads), _split_heads(values, self._heads)
+
+    def attention_output(self, mixed: Tensor) -> Tensor:
+        return self._layer.attn.c_proj(mixed)  # type: ignore[no-any-return]
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self._layer.ln_2(x)  # type: ignore[no-any-return]
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        return self._layer.mlp(normed)  # type: ignore[no-any-return]
+
+
+def as_backbone(model: Any) -> Backbone:
+    """Wrap a transformers decoder body (`LlamaModel`, `OPTModel` or `GPT2Model`) and freeze it.
+
+    Raises:
+        ValueError: another family, or a variant that is not pre-norm.
+    """
+    config = model.config
+    if config.model_type == "llama":
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        return Backbone(
+            model,
+            [_LlamaLayer(layer, heads, groups) for layer in model.layers],
+            num_heads=heads,
+            num_key_value_heads=groups,
+            token_table=model.embed_tokens,
+            position_table=None,
+            rotary=model.rotary_emb,
+            final_norm=model.norm,
+            max_positions=config.max_position_embeddings,
+        )
+    if config.model_type == "opt" and config.do_layer_norm_before and config.word_embed_proj_dim == config.hidden_size:
+        decoder, heads = model.decoder, config.num_attention_heads
+        positions = decoder.embed_positions
+        return Backbone(
+            model,
+            [_OptLayer(layer, heads) for layer in decoder.layers],
+            num_heads=heads,
+            num_key_value_heads=heads,
+            token_table=decoder.embed_tokens,
+            position_table=lambda index: nn.functional.embedding(index + positions.offset, positions.weight),
+            rotary=None,
+            final_norm=decoder.final_layer_norm or nn.Identity(),
+            max_positions=config.max_position_embeddings,
+        )
+    if config.model_type == "gpt2" and config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx:
+        heads = config.n_head
+        return Backbone(
+            model,
+            [_Gpt2Layer(layer, heads, config.n_embd // heads) for layer in model.h],
+            num_heads=heads,
+            num_key_value_heads=heads,
+            token_table=model.wte,
+            position_table=model.wpe,
+            rotary=None,
+            final_norm=model.ln_f,
+            max_positions=config.n_positions,
+        )
+    raise ValueError(f"no seam for the decoder family {config.model_type!r}: pre-norm OPT, Llama and GPT-2 fit")

@@ -1,0 +1,157 @@
+"""MixRec: a frozen backbone, DAMoE layers, collaborative columns and one item projection (paper, 2.2 and 2.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from search_spaces.architecture import Architecture
+from search_spaces.damoe import DamoeSpace
+from trainers.config import ModelConfig, columns_of
+from trainers.data.batches import Batch
+from trainers.data.rows import NO_COLUMN, Rows
+from trainers.model.attention import Columns, Geometry
+from trainers.model.backbone import Backbone
+from trainers.model.collaborative import CollaborativeModel, build_collaborative
+from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
+
+_PROJECTION_STD = 0.02
+
+
+class MixRec(nn.Module):
+    """The trained weights around a frozen backbone, which is no submodule: `state_dict` holds trained weights only.
+
+    Args:
+        architecture: one layer design for each DAMoE layer; not read by `mixrec_base`.
+        num_users: users that M_cf has a vector for.
+        num_items: size of the catalogue, all of which is ranked.
+        temperature: tau of the contrastive loss.
+
+    Raises:
+        ValueError: the architecture does not have as many layers as the backbone has DAMoE layers.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: ModelConfig,
+        architecture: Architecture,
+        *,
+        num_users: int,
+        num_items: int,
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.temperature = temperature
+        self.backbone = backbone
+        width, bottleneck, activation = backbone.width, config.bottleneck, config.activation
+        space = DamoeSpace(len(backbone.layers), config.replacement_frequency)
+        layers: list[nn.Module]
+        if config.kind == "mixrec":
+            space.check(architecture)
+            layers = [DamoeLayer(width, bottleneck, activation, design) for design in architecture.layers]
+        else:
+            layers = [BaseLayer(width, bottleneck, activation) for _ in space.damoe_layers]
+        self.layers = nn.ModuleList(layers)
+        self._replaced = dict(zip(space.damoe_layers, self.layers, strict=True))
+
+        # Mean-initialised (ruling 8): a plausible token from the first step on. Rows: [SEQ], [ALIGN].
+        mean = backbone.token_table.weight.float().mean(dim=0)
+        self.special_tokens = nn.Parameter(mean.repeat(2, 1))
+        self.item_projection = nn.Linear(width, num_items)
+        nn.init.normal_(self.item_projection.weight, std=_PROJECTION_STD)
+        nn.init.zeros_(self.item_projection.bias)
+
+        # Without a column nothing reads M_cf, and training it would only disturb the clipping of gradients.
+        seen = columns_of(config)
+        dim = config.collaborative_dim
+        self.collaborative: CollaborativeModel | None = (
+            build_collaborative(config.collaborative_model, num_users, num_items, dim) if seen else None
+        )
+        self.item_column = nn.Linear(dim, width) if "item" in seen else None
+        self.user_column = nn.Linear(dim, width) if "user" in seen else None
+
+    @torch.no_grad()
+    def start_projection_from(self, states: NDArray[np.float32]) -> None:
+        """Set the rows of W_item to the centred, normalised [ALIGN] states [I, d] of a frozen pass."""
+        centred = torch.from_numpy(states).to(self.item_projection.weight)
+        self.item_projection.weight.copy_(normalize(centred - centred.mean(dim=0), dim=-1))
+
+    def encode(self, rows: Rows) -> Tensor:
+        """Final states of the readouts, [Q, d]."""
+        backbone = self.backbone
+        x = backbone.token_table(rows.tokens)
+        special = self.special_tokens[rows.kind].to(x.dtype)
+        x = x.index_copy(0, rows.special, special.expand(len(rows.special), -1))
+        positions = backbone.position_embeddings(rows.positions)
+        if positions is not None:
+            x = x + positions
+        geometry = Geometry.of(backbone, rows, self._columns(rows))
+        last = len(backbone.layers) - 1
+        for index, layer in enumerate(backbone.layers):
+            replaced = self._replaced.get(index)
+            if replaced is None:
+                x = frozen_layer(layer, x, geometry, readouts_only=index == last)
+            else:
+                x = replaced(layer, x, geometry, readouts_only=index == last)
+        return backbone.final_norm(x)  # type: ignore[no-any-return]
+
+    def _columns(self, rows: Rows) -> Columns | None:
+        """The collaborative columns that some block of `rows` sees, or None."""
+        if self.collaborative is None:
+            return None
+        vectors, index, visible, offset = [], [], [], 0
+        for seen, projection, vectors_of in (
+            (rows.column_items, self.item_column, self.collaborative.item_vectors),
+            (rows.column_users, self.user_column, self.collaborative.user_vectors),
+        ):
+            shown = seen != NO_COLUMN
+            if projection is None or not bool(shown.any()):
+                continue
+            distinct, inverse = torch.unique(seen.clamp(min=0), return_inverse=True)
+            vectors.append(projection(vectors_of(distinct)))
+            index.append(inverse + offset)
+            visible.append(shown)
+            offset += len(distinct)
+        if not vectors:
+            return None
+        return Columns(torch.cat(vectors), torch.stack(index, dim=1), torch.stack(visible, dim=1))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Every loss as a *sum* over this batch's terms; divide by the global counts (`Batch.counts`).
+
+        One call computes all of them, so that a distributed wrapper sees each trained weight once a step.
+        """
+        histories = None if batch.histories is None else self.encode(batch.histories)
+        alignments = None if batch.alignments is None else self.encode(batch.alignments)
+        sums = {}
+        if histories is not None:
+            sums["seq"] = cross_entropy(self.item_projection(histories), batch.targets, reduction="sum")
+        if alignments is not None and len(batch.align_terms):
+            logits = self.item_projection(alignments[batch.align_terms])
+            sums["align"] = cross_entropy(logits, batch.align_items[batch.align_terms], reduction="sum")
+        if histories is not None and alignments is not None and len(batch.anchors):
+            sums["contrastive"] = self._contrastive(histories, alignments, batch)
+        if self.collaborative is not None and len(batch.collaborative_users):
+            total, terms = self.collaborative.loss_terms(
+                batch.collaborative_users, batch.collaborative_positives, batch.collaborative_negatives
+            )
+            # A positive and its negatives are several terms; counting positives keeps the mean over terms.
+            sums["collaborative"] = total * (len(batch.collaborative_users) / terms)
+        return sums
+
+    def _contrastive(self, histories: Tensor, alignments: Tensor, batch: Batch) -> Tensor:
+        """InfoNCE with cosine similarity, the positive in the denominator (2.2.4)."""
+        anchors = normalize(histories[batch.anchors], dim=-1).unsqueeze(1)
+        candidates = normalize(alignments, dim=-1)[batch.candidates]
+        similarity = (anchors * candidates).sum(dim=-1)
+        positive = torch.zeros(len(similarity), dtype=torch.int64, device=similarity.device)
+        return cross_entropy(similarity / self.temperature, positive, reduction="sum")
+
+    def scores(self, rows: Rows) -> Tensor:
+        """Scores of the whole catalogue after each readout, [Q, I]."""
+        return self.item_projection(self.encode(rows))  # type: ignore[no-any-return]

