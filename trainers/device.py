@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def pick_device() -> torch.device:
@@ -24,6 +31,21 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def move(value: T, device: torch.device) -> T:
+    """A frozen dataclass with every tensor in it, nested ones too, on `device`; the value itself on the CPU."""
+    if device.type == "cpu":
+        return value
+    moved = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, torch.Tensor):
+            part = part.to(device, non_blocking=True)
+        elif is_dataclass(part) and not isinstance(part, type):
+            part = move(part, device)
+        moved[field.name] = part
+    return replace(value, **moved)
 
 
 def rank_and_workers() -> tuple[int, int]:

@@ -22,10 +22,10 @@ from trainers import checkpoint
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
 from trainers.data.sampler import StepSampler, share
-from trainers.device import autocast, pick_device, rank_and_workers
+from trainers.device import autocast, move, pick_device, rank_and_workers
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
-from trainers.model.mixrec import MixRec
+from trainers.metrics import summarise
 from trainers.optim import build_optimizer, set_rates
 from trainers.reports import EpochReport, FinetuneResult
 from trainers.task import TrainingTask, build_model
@@ -85,10 +85,10 @@ def finetune(
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
         losses, tokens = _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
-        validation = evaluate(model, layout, task.data, "validation", context=sampler.context, config=config.data).metrics
+        validation = summarise(evaluate(model, layout, task.data, "validation", config.data.history))
         state |= {"epoch": epoch}
         if validation.mrr > state["mrr"]:
-            state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_standard_error}
+            state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}
         if rank == 0:
             if state["best_epoch"] == epoch:
                 checkpoint.write(folder / BEST, model.state_dict(), {"identity": identity, "epoch": epoch})
@@ -119,7 +119,7 @@ def _train_epoch(
         set_rates(optimizer, config, first_step + number, total_steps)
         optimizer.zero_grad(set_to_none=True)
         with autocast(device):
-            parts = model(batch.to(device))
+            parts = model(move(batch, device))
         loss = weighted_loss(parts, counts, config)
         # A worker without terms for some weights still owes the others a (zero) gradient for them.
         workers = rank_and_workers()[1]

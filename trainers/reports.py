@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from trainers.metrics import RankingMetrics
 
@@ -27,7 +27,7 @@ class EpochReport:
         """Flat names, as the database and MLflow hold them."""
         return {
             **{f"loss_{name}": value for name, value in self.losses.items()},
-            **{f"validation_{name}": value for name, value in self.validation.as_metrics().items()},
+            **{f"validation_{name}": float(value) for name, value in asdict(self.validation).items()},
             "seconds": self.seconds,
             "tokens": float(self.tokens),
         }

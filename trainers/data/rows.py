@@ -8,7 +8,7 @@ alone needs groups: the causal branch groups tokens by row, the context branch b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,20 +70,6 @@ class Rows:
     """The readouts grouped by row: [B, most readouts of a row]; `slots` index the Q readouts"""
     readout_blocks: Tensor
     """[Q] block of each readout"""
-
-    def to(self, device: torch.device) -> Rows:
-        if device.type == "cpu":
-            return self
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
-            elif isinstance(value, Groups):
-                moved[field.name] = Groups(*(getattr(value, f.name).to(device) for f in fields(value)))
-            else:
-                moved[field.name] = value
-        return Rows(**moved)
 
 
 def _groups(lengths: NDArray[np.int64]) -> Groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +21,35 @@ from trainers.model.collaborative import CollaborativeModel, build_collaborative
 from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
 
 _PROJECTION_STD = 0.02
+
+
+def decode(
+    backbone: Backbone,
+    rows: Rows,
+    special_tokens: Tensor,
+    columns: Columns | None,
+    replaced: Mapping[int, nn.Module],
+) -> Tensor:
+    """Run token rows through the backbone; layers in `replaced` stand in for its own. Returns the readouts, [Q, d]."""
+    x = backbone.token_table(rows.tokens)
+    special = special_tokens[rows.kind].to(x.dtype)
+    x = x.index_copy(0, rows.special, special.expand(len(rows.special), -1))
+    positions = backbone.position_embeddings(rows.positions)
+    if positions is not None:
+        x = x + positions
+    geometry = Geometry.of(backbone, rows, columns)
+    last = len(backbone.layers) - 1
+    for index, layer in enumerate(backbone.layers):
+        if index in replaced:
+            x = replaced[index](layer, x, geometry, readouts_only=index == last)
+        else:
+            x = frozen_layer(layer, x, geometry, readouts_only=index == last)
+    return backbone.final_norm(x)  # type: ignore[no-any-return]
+
+
+def initial_special_tokens(backbone: Backbone) -> Tensor:
+    """[2, d]: the mean token embedding for both `[SEQ]` and `[ALIGN]`, a plausible token from the start (ruling 8)."""
+    return backbone.token_table.weight.mean(dim=0).repeat(2, 1)
 
 
 class MixRec(nn.Module):
@@ -59,9 +90,7 @@ class MixRec(nn.Module):
         self.layers = nn.ModuleList(layers)
         self._replaced = dict(zip(space.damoe_layers, self.layers, strict=True))
 
-        # Mean-initialised (ruling 8): a plausible token from the first step on. Rows: [SEQ], [ALIGN].
-        mean = backbone.token_table.weight.float().mean(dim=0)
-        self.special_tokens = nn.Parameter(mean.repeat(2, 1))
+        self.special_tokens = nn.Parameter(initial_special_tokens(backbone))
         self.item_projection = nn.Linear(width, num_items)
         nn.init.normal_(self.item_projection.weight, std=_PROJECTION_STD)
         nn.init.zeros_(self.item_projection.bias)
@@ -78,27 +107,12 @@ class MixRec(nn.Module):
     @torch.no_grad()
     def start_projection_from(self, states: NDArray[np.float32]) -> None:
         """Set the rows of W_item to the centred, normalised [ALIGN] states [I, d] of a frozen pass."""
-        centred = torch.from_numpy(states).to(self.item_projection.weight)
+        centred = torch.tensor(states).to(self.item_projection.weight)
         self.item_projection.weight.copy_(normalize(centred - centred.mean(dim=0), dim=-1))
 
     def encode(self, rows: Rows) -> Tensor:
         """Final states of the readouts, [Q, d]."""
-        backbone = self.backbone
-        x = backbone.token_table(rows.tokens)
-        special = self.special_tokens[rows.kind].to(x.dtype)
-        x = x.index_copy(0, rows.special, special.expand(len(rows.special), -1))
-        positions = backbone.position_embeddings(rows.positions)
-        if positions is not None:
-            x = x + positions
-        geometry = Geometry.of(backbone, rows, self._columns(rows))
-        last = len(backbone.layers) - 1
-        for index, layer in enumerate(backbone.layers):
-            replaced = self._replaced.get(index)
-            if replaced is None:
-                x = frozen_layer(layer, x, geometry, readouts_only=index == last)
-            else:
-                x = replaced(layer, x, geometry, readouts_only=index == last)
-        return backbone.final_norm(x)  # type: ignore[no-any-return]
+        return decode(self.backbone, rows, self.special_tokens, self._columns(rows), self._replaced)
 
     def _columns(self, rows: Rows) -> Columns | None:
         """The collaborative columns that some block of `rows` sees, or None."""

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import constants, snapshot_download
+from safetensors import SafetensorError
 from transformers import GPT2Model, LlamaModel, OPTModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainers.errors import UserError
@@ -187,7 +188,7 @@ def _read_weights(name: str, folder: Path, config: Any) -> PreTrainedModel:
             model, report = FAMILIES[config.model_type].from_pretrained(
                 folder, config=config, dtype=torch.float32, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"backbone {name!r}: cannot read the weights in {folder}: {reason}") from error
     # transformers fills missing weights with random ones and only warns.

@@ -1,0 +1,131 @@
+"""Everything that a training needs besides its configuration and architecture, loaded once and shared by trials."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from search_spaces.architecture import Architecture
+from trainers.cached import cached_array
+from trainers.config import FinetuneConfig, ModelConfig
+from trainers.data.batches import ALIGN_PROMPT, Layout
+from trainers.data.hard_negatives import HardSets, hard_sets
+from trainers.data.item_text import item_tokens
+from trainers.data.sampler import StepSampler
+from trainers.data.sequence_data import ItemTokens, SequenceData
+from trainers.data.store_format import open_prepared
+from trainers.data.users import sample_users
+from trainers.device import autocast, move, pick_device
+from trainers.model.backbone import Backbone, as_backbone
+from trainers.model.mixrec import MixRec, decode, initial_special_tokens
+from trainers.model.pretrained import load_pretrained
+from trainers.model.text_vectors import mean_token_states
+
+_ALIGN_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Data, text and frozen backbone of a training. Nothing in it depends on the architecture or the seed."""
+
+    data: SequenceData
+    """The users trained on, over the whole catalogue"""
+    item_tokens: ItemTokens
+    prompt: tuple[int, ...]
+    bos_token: int | None
+    known_items: NDArray[np.bool_]
+    """[I] whether the item occurs in the training part"""
+    backbone: Backbone
+    hard_sets: HardSets
+    align_states: NDArray[np.float32]
+    """[I, d] [ALIGN] states of a pass of the frozen backbone: where `item_projection_init: align` starts"""
+    fingerprint: str
+    """Of data, users, tokeniser, backbone and hard sets"""
+
+    def layout(self, config: ModelConfig) -> Layout:
+        return Layout.of(config, self.item_tokens, self.prompt, self.bos_token, self.known_items)
+
+    def sampler(self, config: FinetuneConfig, seed: int) -> StepSampler:
+        context = self.backbone.max_positions - int(config.model.leading_bos)
+        return StepSampler(config, self.data, self.item_tokens, self.hard_sets, context, seed)
+
+
+def load_task(
+    config: FinetuneConfig, prepared: Path, backbones: Path, *, user_share: float = 1.0, user_seed: int = 0
+) -> TrainingTask:
+    """Load what trials share.
+
+    Args:
+        prepared: folder of the prepared data set; derived arrays are cached in it.
+        backbones: folder of backbone weights.
+        user_share: b, the share of users that forms Data_BO; 1 for all.
+
+    Raises:
+        UserError: no such data or backbone, or a backbone of another family.
+    """
+    device = pick_device()
+    pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
+    tokenizer = pretrained.tokenizer
+    full = open_prepared(prepared)
+    users = sample_users(full.num_users, user_share, user_seed)
+    data = full if len(users) == full.num_users else full.select_users(users)
+    tokens = item_tokens(prepared, full, tokenizer, config.data.sentence_tokens)
+    pretrained.model.to(device)
+    backbone = as_backbone(pretrained.model)
+    prompt = tuple(int(token) for token in tokenizer(ALIGN_PROMPT, add_special_tokens=False)["input_ids"])
+    trained_items = np.bincount(data.training_pairs()[1], minlength=data.num_items) > 0
+
+    text = f"{full.fingerprint} {pretrained.fingerprint} {config.data.sentence_tokens}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    text_vectors = cached_array(
+        prepared / f"text-vectors-{key}.npy", lambda: mean_token_states(pretrained.model, tokens)
+    )
+    layout = Layout.of(config.model, tokens, prompt, tokenizer.bos_token_id, trained_items)
+    bos = "bos" if config.model.leading_bos else "plain"
+    return TrainingTask(
+        data=data,
+        item_tokens=tokens,
+        prompt=prompt,
+        bos_token=tokenizer.bos_token_id,
+        known_items=trained_items,
+        backbone=backbone,
+        hard_sets=(hard := hard_sets(data, text_vectors, share=config.training.hard_share, encoder="backbone")),
+        align_states=cached_array(
+            prepared / f"align-states-{bos}-{key}.npy", lambda: frozen_align_states(backbone, layout, data.num_items)
+        ),
+        fingerprint=hashlib.sha256(f"{text} {users.tolist()} {hard.fingerprint}".encode()).hexdigest()[:16],
+    )
+
+
+@torch.inference_mode()
+def frozen_align_states(backbone: Backbone, layout: Layout, num_items: int) -> NDArray[np.float32]:
+    """[I, d] [ALIGN] state of every item in the untouched backbone, without columns."""
+    states = []
+    special = initial_special_tokens(backbone)
+    for first in range(0, num_items, _ALIGN_ROWS_AT_ONCE):
+        rows = layout.alignments(range(first, min(num_items, first + _ALIGN_ROWS_AT_ONCE)))
+        with autocast(backbone.device):
+            states.append(decode(backbone, move(rows, backbone.device), special, None, {}).float().cpu().numpy())
+    return np.concatenate(states)
+
+
+def build_model(config: FinetuneConfig, architecture: Architecture, task: TrainingTask, seed: int) -> MixRec:
+    """A fresh model; its random weights come from `seed` alone and torch's global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MixRec(
+            task.backbone,
+            config.model,
+            architecture,
+            num_users=task.data.num_users,
+            num_items=task.data.num_items,
+            temperature=config.training.temperature,
+        ).to(task.backbone.dtype)
+    if config.model.item_projection_init == "align":
+        model.start_projection_from(task.align_states)
+    return model
