@@ -25,7 +25,9 @@ def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, {_HEADER: json.dumps(header)})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, {_HEADER: json.dumps(header)}
+        )
         with scratch.open("rb") as written:
             os.fsync(written.fileno())
         scratch.replace(path)

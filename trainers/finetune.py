@@ -21,7 +21,7 @@ from search_spaces.architecture import Architecture
 from trainers import checkpoint
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
-from trainers.data.sampler import StepSampler, share
+from trainers.data.sampler import share
 from trainers.device import autocast, move, pick_device, rank_and_workers
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
@@ -96,7 +96,9 @@ def finetune(
             seconds = time.perf_counter() - started
             going = on_epoch(EpochReport(epoch, training.epochs, losses, validation, seconds, tokens))
         going = _agree(going, workers, device)
-    return FinetuneResult(int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"]))
+    return FinetuneResult(
+        int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])
+    )
 
 
 def _train_epoch(
@@ -124,13 +126,15 @@ def _train_epoch(
         # A worker without terms for some weights still owes the others a (zero) gradient for them.
         workers = rank_and_workers()[1]
         if workers > 1:
-            loss = workers * loss + 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
+            loss = (
+                workers * loss.to(device) + 0 * torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
         if not torch.isfinite(norm):
             raise NotFiniteError(
                 f"the gradient is not finite at step {first_step + number + 1} of {total_steps} (losses: "
-                f"{ {name: float(part) for name, part in parts.items()} }): lower the learning rate"
+                f"{ {name: part.item() for name, part in parts.items()} }): lower the learning rate"
             )
         optimizer.step()
         for name, part in parts.items():
@@ -138,7 +142,9 @@ def _train_epoch(
         for name, count in counts.items():
             terms[name] = terms.get(name, 0) + count
     names = [name for name, count in terms.items() if count]
-    totals = torch.stack([sums[name].double() if name in sums else torch.zeros(()).double().to(device) for name in names])
+    totals = torch.stack(
+        [sums[name].double() if name in sums else torch.zeros(()).double().to(device) for name in names]
+    )
     if rank_and_workers()[1] > 1:
         dist.all_reduce(totals)
     means = {name: float(total) / terms[name] for name, total in zip(names, totals, strict=True)}
@@ -161,4 +167,3 @@ def _agree(going: bool, workers: int, device: torch.device) -> bool:
     decision = torch.tensor([going], dtype=torch.int32, device=device)
     dist.broadcast(decision, src=0)
     return bool(decision.item())
-

@@ -26,5 +26,7 @@ def weighted_loss(sums: Mapping[str, Tensor], counts: Mapping[str, int], config:
         sums: this worker's sums (`MixRec.forward`).
         counts: the terms of all workers together, so that their losses add up to that of the whole batch.
     """
+    if not sums:  # a worker whose share of a small batch is empty
+        return torch.zeros(())
     weights = loss_weights(config)
     return torch.stack([weights[name] * part / counts[name] for name, part in sums.items()]).sum()

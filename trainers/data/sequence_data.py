@@ -93,9 +93,7 @@ class SequenceData:
         lengths = np.diff(self.offsets)[users]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         items = (
-            np.concatenate([self.sequence(int(user)) for user in users])
-            if len(users)
-            else np.empty(0, dtype=np.int32)
+            np.concatenate([self.sequence(int(user)) for user in users]) if len(users) else np.empty(0, dtype=np.int32)
         )
         chosen = tuple(self.user_ids[int(user)] for user in users)
         return SequenceData(offsets, items, chosen, self.catalogue, self.fingerprint)

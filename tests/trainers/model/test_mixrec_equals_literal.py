@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture

@@ -1,0 +1,77 @@
+"""Popularity and repeat-last against sorting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.trainers.test_ranks import sequences
+from trainers.baselines.floors import floors
+from trainers.baselines.popularity import popularity
+from trainers.baselines.repeat_last import repeat_last
+from trainers.data.sequence_data import SequenceData
+from trainers.ranks import Split, evaluate_scores
+
+
+@pytest.fixture
+def data() -> SequenceData:
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(0, 12, size=generator.integers(4, 9)).tolist() for _ in range(30)]
+    return sequences(*rows, items=12)
+
+
+def literal_rank(data: SequenceData, user: int, split: Split, name: str, exclude_seen: bool) -> float:
+    """Mean over ties of the target's place, from the definition alone."""
+    row = data.sequence(user).tolist()
+    cut = len(row) - (2 if split == "validation" else 1)
+    history, target = row[:cut], row[cut]
+    count = [sum(data.sequence(u).tolist()[:-2].count(item) for u in range(data.num_users)) for item in range(12)]
+    if name == "repeat-last":
+        count[history[-1]] = 10**6
+    candidates = [item for item in range(12) if item == target or not (exclude_seen and item in history)]
+    above = sum(count[item] > count[target] for item in candidates)
+    level = sum(count[item] == count[target] for item in candidates)
+    return above + (level + 1) / 2
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_all_floors_equal_their_definition(data: SequenceData, split: Split) -> None:
+    found = floors(data, split)
+    assert [(floor.name, floor.exclude_seen) for floor in found] == [
+        ("popularity", False),
+        ("repeat-last", False),
+        ("popularity", True),
+        ("repeat-last", True),
+    ]
+    for floor in found:
+        expected = [literal_rank(data, user, split, floor.name, floor.exclude_seen) for user in range(30)]
+        assert floor.ranks.rank.tolist() == expected
+
+
+def test_popularity_counts_the_users_trained_on(data: SequenceData) -> None:
+    few = data.select_users(np.array([3, 4]))
+    scores = popularity(few)(np.array([0]))[0]
+    counted = np.bincount(np.concatenate([data.training(3), data.training(4)]), minlength=12)
+    assert scores.tolist() == counted.tolist()
+    floor = floors(data, "test", counted_on=few)[0]
+    assert floor.ranks.popularity.tolist() == counted[floor.ranks.target].tolist()
+
+
+def test_held_out_items_do_not_reach_the_floors(data: SequenceData) -> None:
+    """Only the validation item may: it is history when the test item is ranked."""
+    items = data.items.copy()
+    items[data.offsets[1:] - 1] = (
+        items[data.offsets[1:] - 1] + 1
+    ) % 12  # counts change, which a permutation would hide
+    changed = SequenceData(data.offsets, items, data.user_ids, data.catalogue, data.fingerprint)
+    users = np.arange(30)
+    assert popularity(data)(users).equal(popularity(changed)(users))
+    for split in ("validation", "test"):
+        assert repeat_last(data, split, data)(users).equal(repeat_last(changed, split, changed)(users))
+
+
+def test_repeat_last_finds_a_repeat() -> None:
+    data = sequences([0, 1, 2, 2], [3, 3, 3, 0], items=4)
+    ranks = evaluate_scores(data, "test", repeat_last(data, "test", data))
+    assert ranks.rank[0] == 1
+    assert ranks.repeat.tolist() == [True, False]
