@@ -37,7 +37,7 @@ def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Non
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors (on the CPU) and the header."""
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
     return tensors, header

@@ -126,9 +126,8 @@ def _train_epoch(
         # A worker without terms for some weights still owes the others a (zero) gradient for them.
         workers = rank_and_workers()[1]
         if workers > 1:
-            loss = (
-                workers * loss.to(device) + 0 * torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
-            )
+            touched = torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+            loss = workers * loss.to(device) + 0 * touched
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
         if not torch.isfinite(norm):
@@ -142,9 +141,8 @@ def _train_epoch(
         for name, count in counts.items():
             terms[name] = terms.get(name, 0) + count
     names = [name for name, count in terms.items() if count]
-    totals = torch.stack(
-        [sums[name].double() if name in sums else torch.zeros(()).double().to(device) for name in names]
-    )
+    nothing = torch.zeros((), device=device)
+    totals = torch.stack([sums.get(name, nothing).double() for name in names])
     if rank_and_workers()[1] > 1:
         dist.all_reduce(totals)
     means = {name: float(total) / terms[name] for name, total in zip(names, totals, strict=True)}

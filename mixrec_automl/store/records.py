@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -68,6 +68,12 @@ class Trial:
     finished_at: datetime | None = None
 
 
+def best_trial(trials: Iterable[Trial]) -> Trial | None:
+    """The completed trial with the highest MRR, the earliest of equals; None while there is none."""
+    completed = [trial for trial in trials if trial.state is TrialState.COMPLETED and trial.mrr is not None]
+    return max(completed, key=lambda trial: (trial.mrr or 0.0, -trial.number), default=None)
+
+
 @dataclass(frozen=True)
 class Observation:
     """What one epoch of one attempt reported."""
@@ -94,6 +100,8 @@ class Search:
     created_at: datetime
     updated_at: datetime
     error: str | None = None
+    tracking_error: str | None = None
+    """Why MLflow does not yet show all of it; the search itself is unaffected."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def work(rank: int, workers: int, port: int, folder: str, batch_size: int, colum
     config = tiny_config({"collaborative_columns": columns}, batch_size=batch_size)
     asked: list[int] = []
 
-    def on_epoch(report: object) -> bool:
+    def on_epoch(_: object) -> bool:
         asked.append(rank)
         return len(asked) < 2
 

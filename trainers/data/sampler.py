@@ -19,7 +19,7 @@ from trainers.data.sequence_data import HELD_OUT, ItemTokens, SequenceData
 from trainers.data.step import CollaborativeDraw, ContrastiveAnchor, Step
 
 _BUCKET = 32
-"""Batches that are sorted by length together: long enough to even out lengths, short enough to keep the order random."""
+"""Batches that are sorted by length together: enough to even out lengths, few enough to keep the order random."""
 
 _ORDER, _DRAWS = 0, 1
 
