@@ -1,0 +1,62 @@
+"""The command `mixrec-automl`. Command modules import Ray, torch, Ax and MLflow inside their functions, so that help
+and the small commands answer at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import mixrec_automl
+from mixrec_automl.cli import data, search, searches, show, ui
+from mixrec_automl.cli.errors import FriendlyGroup
+
+app = typer.Typer(
+    name="mixrec-automl",
+    cls=FriendlyGroup,
+    help="Find and train the best LLM-based sequential recommender for your data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mixrec-automl {mixrec_automl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Both options act before any command: `FriendlyGroup` reads `debug`."""
+
+
+app.add_typer(data.app, name="data")
+app.command("search", epilog=search.SEARCH_EXAMPLE)(search.search)
+app.command("resume", epilog=search.RESUME_EXAMPLE)(search.resume)
+app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
+app.command("show", epilog=show.EXAMPLE)(show.show)
+app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
+
+
+def main() -> None:
+    """Console script. Exit code 0, 2 for what the user can mend, 1 for the rest."""
+    try:
+        app()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"internal error: {type(error).__name__}: {error}", err=True)
+        typer.echo("`mixrec-automl --debug ...` shows where; please report it", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

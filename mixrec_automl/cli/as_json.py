@@ -1,0 +1,87 @@
+"""What `--json` prints: plain dictionaries with stable keys, times in ISO 8601."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from mixrec_automl.store.records import Observation, Promotion, Search, Trial, TrialState, best_trial
+
+
+def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
+    """One entry of `searches --json`."""
+    best = best_trial(trials)
+    return {
+        "name": search.name,
+        "state": search.state,
+        "data": search.config.get("data", {}).get("name"),
+        "trials_planned": search.config.get("search", {}).get("trials"),
+        "trials_ended": sum(trial.state.is_final for trial in trials),
+        "trials_failed": sum(trial.state is TrialState.FAILED for trial in trials),
+        "best_trial": best.number if best else None,
+        "best_mrr": best.mrr if best else None,
+        "best_architecture": str(best.architecture) if best else None,
+        "created_at": _time(search.created_at),
+        "updated_at": _time(search.updated_at),
+        "error": search.error,
+    }
+
+
+def whole_search(
+    search: Search, trials: Sequence[Trial], promotions: Iterable[Promotion], epochs: dict[int, int]
+) -> dict[str, Any]:
+    """`show NAME --json`; `epochs` holds the last recorded epoch of each trial."""
+    return {
+        **search_summary(search, trials),
+        "fingerprint": search.fingerprint,
+        "tracking_error": search.tracking_error,
+        "config": dict(search.config),
+        "trials": [one_trial(trial, epochs.get(trial.number, 0)) for trial in trials],
+        "promotions": [_promotion(promotion) for promotion in promotions],
+    }
+
+
+def one_trial(trial: Trial, epochs: int) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "architecture": str(trial.architecture),
+        "seed": trial.seed,
+        "origin": trial.origin,
+        "state": trial.state,
+        "attempt": trial.attempt,
+        "epochs": epochs,
+        "mrr": trial.mrr,
+        "standard_error": trial.standard_error,
+        "proposal_seconds": trial.proposal_seconds,
+        "created_at": _time(trial.created_at),
+        "started_at": _time(trial.started_at),
+        "finished_at": _time(trial.finished_at),
+        "error": trial.error,
+    }
+
+
+def one_observation(seen: Observation) -> dict[str, Any]:
+    return {
+        "epoch": seen.epoch,
+        "attempt": seen.attempt,
+        "recorded_at": _time(seen.recorded_at),
+        "metrics": dict(seen.metrics),
+    }
+
+
+def _promotion(promotion: Promotion) -> dict[str, Any]:
+    return {
+        "number": promotion.number,
+        "trial": promotion.trial,
+        "state": promotion.state,
+        "metrics": dict(promotion.metrics),
+        "model_version": promotion.model_version,
+        "created_at": _time(promotion.created_at),
+        "finished_at": _time(promotion.finished_at),
+        "error": promotion.error,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,120 @@
+"""`mixrec-automl search` and `resume`: run a search in this process, or go on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mixrec_automl.store.records import Search
+    from mixrec_automl.store.repository import Repository
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""What shells report of a program that Ctrl-C ended."""
+
+SEARCH_EXAMPLE = "Example: mixrec-automl search configs/ml-100k.yaml --name first --set search.trials=8"
+RESUME_EXAMPLE = "Example: mixrec-automl resume first"
+
+
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file of the search.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be given several times."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search (default: that of the file, with date and time).")
+    ] = None,
+) -> None:
+    """Search an architecture, here or on the Ray cluster that RAY_ADDRESS names. Ctrl-C stops it cleanly."""
+    from mixrec_automl import paths
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.config import load_config
+    from mixrec_automl.store.repository import Repository
+    from trainers.errors import UserError
+
+    loaded = load_config(config, overrides or [])
+    chosen = paths.valid_name(name or f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}", "search")
+    repository = Repository.open()
+    if chosen in {known.name for known in repository.searches()}:  # said now, not after minutes of preparation
+        raise UserError(
+            f"a search named {chosen!r} exists: see `mixrec-automl show {chosen}`, or choose another --name"
+        )
+    console = make_console()
+    console.print(f"search {chosen}", highlight=False)
+
+    def run() -> Search:
+        # torch, Ray and Ax: seconds that a mistake above need not cost
+        from mixrec_automl.launch import launch
+        from mixrec_automl.preparation import prepare
+        from mixrec_automl.search.ax_proposer import AxProposer
+
+        prepared = prepare(loaded, console)
+        proposer = AxProposer(prepared.space, loaded.search.initial_trials)
+
+        def record() -> None:
+            repository.create_search(chosen, loaded.as_dict(), prepared.fingerprint)
+
+        return launch(chosen, loaded, prepared.training, proposer, repository, console, record=record)
+
+    run_and_close(chosen, run, repository, console)
+
+
+def resume(
+    name: Annotated[str, typer.Argument(help="A search that was stopped or failed, or whose process died.")],
+) -> None:
+    """Go on with a search: trials that ran go on from their last epoch, and the rest of the budget follows."""
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.config import from_dict
+    from mixrec_automl.store.records import SearchState
+    from mixrec_automl.store.repository import Repository
+    from trainers.errors import UserError
+
+    repository = Repository.open()
+    stored = repository.search(name)
+    if stored.state is SearchState.COMPLETED:
+        raise UserError(f"search {name!r} is complete: see `mixrec-automl show {name}`")
+    config = from_dict(stored.config, f"search {name}")
+    console = make_console()
+
+    def run() -> Search:
+        from mixrec_automl.launch import launch
+        from mixrec_automl.preparation import prepare
+        from mixrec_automl.search.ax_proposer import AxProposer
+
+        prepared = prepare(config, console)
+        if prepared.fingerprint != stored.fingerprint:
+            raise UserError(
+                f"search {name!r} began on other data or another backbone (fingerprint {stored.fingerprint}, now "
+                f"{prepared.fingerprint}), so its scores could not be compared: bring those back or start a new search"
+            )
+        proposer = AxProposer(prepared.space, config.search.initial_trials)
+        return launch(name, config, prepared.training, proposer, repository, console)
+
+    run_and_close(name, run, repository, console)
+
+
+def run_and_close(name: str, run: Callable[[], Search], repository: Repository, console: Console) -> None:
+    """Run, then print what came of it; the exit code tells how it ended, not how well the designs did."""
+    from mixrec_automl.cli.show import print_next_steps, print_search
+    from mixrec_automl.store.records import SearchState
+
+    try:
+        search = run()
+    except KeyboardInterrupt:
+        if name in {known.name for known in repository.searches()}:
+            console.print(f"to go on: mixrec-automl resume {name}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    trials = repository.trials(name)
+    epochs = {seen.trial: seen.epoch for seen in repository.observations(name)}
+    print_search(console, search, trials, epochs)
+    print_next_steps(console, search, trials)
+    if search.state is not SearchState.COMPLETED:
+        raise typer.Exit(EXIT_INTERRUPTED if search.state is SearchState.STOPPED else EXIT_FAILED)

@@ -1,0 +1,156 @@
+"""`mixrec-automl show NAME`: one search, or one of its trials, as the database holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mixrec_automl import paths
+from mixrec_automl.cli.as_json import one_observation, one_trial, whole_search
+from mixrec_automl.cli.tables import (
+    curve_table,
+    make_console,
+    promotions_table,
+    score,
+    state_text,
+    trials_table,
+    when,
+    winner_table,
+)
+from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState, best_trial
+from trainers.errors import UserError
+
+if TYPE_CHECKING:
+    from mixrec_automl.store.repository import Repository
+
+EXAMPLE = "Example: mixrec-automl show my-search --trial 3"
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a search: see `mixrec-automl searches`.")],
+    trial: Annotated[int | None, typer.Option(help="Show this trial: its learning curve and its error.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show a search with all its trials and its winner."""
+    from mixrec_automl.store.repository import Repository
+
+    repository = Repository.open()
+    search, trials = repository.search(name), repository.trials(name)
+    if trial is not None:
+        _show_trial(repository, search, trials, trial, as_json)
+        return
+    observations, promotions = repository.observations(name), repository.promotions(name)
+    epochs = _last_epochs(observations)
+    if as_json:
+        typer.echo(json.dumps(whole_search(search, trials, promotions, epochs), indent=2))
+        return
+    console = make_console()
+    print_search(console, search, trials, epochs)
+    if promotions:
+        console.print(promotions_table(promotions))
+    print_next_steps(console, search, trials)
+
+
+def print_search(console: Console, search: Search, trials: Sequence[Trial], epochs: Mapping[int, int]) -> None:
+    """State, trials and winner of a search; also the summary that closes a run of `search`."""
+    planned = search.config.get("search", {}).get("trials", "?")
+    ended = sum(trial.state.is_final for trial in trials)
+    failed = sum(trial.state is TrialState.FAILED for trial in trials)
+    head = f"search [bold]{escape(search.name)}[/]: "
+    tail = f", {ended} of {planned} trials ended" + (f", {failed} of them failed" if failed else "")
+    console.print(head, state_text(search.state), tail, sep="", highlight=False)
+    console.print(_what_was_searched(search), highlight=False, markup=False)
+    if search.error:
+        console.print(f"[red]error:[/] {escape(search.error)}", highlight=False)
+    if trials:
+        best = best_trial(trials)
+        console.print(trials_table(trials, epochs, best, title="trials"))
+        if best is not None:
+            title = (
+                f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
+            )
+            console.print(winner_table(best.architecture, title=title))
+
+
+def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) -> None:
+    """Where everything is stored, and what to type next."""
+    if search.tracking_error:
+        console.print(
+            f"[yellow]warning:[/] MLflow lags behind ({escape(search.tracking_error)}); the search is unaffected, and "
+            "`mixrec-automl ui` catches up once it has ended",
+            highlight=False,
+        )
+    places = {
+        "database": shown_url(paths.database_url()),
+        "MLflow": shown_url(paths.tracking_uri()),
+        "checkpoints": str(paths.runs_folder() / search.name),
+    }
+    commands = {}
+    if best_trial(trials) is not None and search.state is not SearchState.RUNNING:
+        commands[f"mixrec-automl promote {search.name}"] = "train the winner on all users and register it"
+    if search.state in (SearchState.STOPPED, SearchState.FAILED):
+        commands[f"mixrec-automl resume {search.name}"] = "go on with it"
+    if trials:
+        commands[f"mixrec-automl show {search.name} --trial {_most_telling(trials).number}"] = "look at one trial"
+    commands["mixrec-automl ui"] = "open MLflow"
+    for title, lines in (("stored in", places), ("next", commands)):
+        console.print(f"{title}:", highlight=False)
+        width = max(map(len, lines))
+        for left, right in lines.items():
+            console.print(f"  {left:{width}}  {right}", highlight=False, markup=False, soft_wrap=True)
+
+
+def shown_url(url: str) -> str:
+    """`url` without its password."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:  # a folder, or a server without a scheme that SQLAlchemy knows
+        return url
+
+
+def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial], number: int, as_json: bool) -> None:
+    trial = next((one for one in trials if one.number == number), None)
+    if trial is None:
+        known = f"it has trials 0 to {len(trials) - 1}" if trials else "it has none yet"
+        raise UserError(f"search {search.name} has no trial {number}: {known}")
+    seen = repository.observations(search.name, number)
+    epochs = _last_epochs(seen)
+    if as_json:
+        found: dict[str, Any] = one_trial(trial, epochs.get(number, 0))
+        typer.echo(json.dumps({**found, "observations": [one_observation(one) for one in seen]}, indent=2))
+        return
+    console = make_console()
+    console.print(trials_table([trial], epochs, None, title=f"search {search.name}"))
+    console.print(winner_table(trial.architecture, title="design"))
+    if seen:
+        console.print(curve_table(seen))
+    if trial.error:
+        console.print(trial.error, highlight=False, markup=False, soft_wrap=True, style="red")
+
+
+def _what_was_searched(search: Search) -> str:
+    config = search.config
+    backbone, layers = config.get("backbone", {}).get("name"), config.get("backbone", {}).get("layers")
+    depth = f" (first {layers} layers)" if layers else ""
+    return f"data {config.get('data', {}).get('name')}, backbone {backbone}{depth}, created {when(search.created_at)}"
+
+
+def _last_epochs(observations: Sequence[Observation]) -> dict[int, int]:
+    last: dict[int, int] = {}
+    for seen in observations:
+        last[seen.trial] = max(seen.epoch, last.get(seen.trial, 0))
+    return last
+
+
+def _most_telling(trials: Sequence[Trial]) -> Trial:
+    """A trial worth a look: one that failed, else the best, else the newest."""
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    return failed[-1] if failed else best_trial(trials) or trials[-1]

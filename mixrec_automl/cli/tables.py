@@ -1,0 +1,110 @@
+"""Rich tables of trials and designs, for `show`, `searches` and the summary that closes a search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mixrec_automl.store.records import Observation, Origin, Promotion, SearchState, Trial, TrialState
+from search_spaces.architecture import SITES, Architecture, Placement
+
+PIPED_WIDTH = 160
+SHORT_ORIGINS = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
+STYLES: Mapping[str, str] = {
+    TrialState.QUEUED: "dim",
+    TrialState.RUNNING: "cyan",
+    TrialState.COMPLETED: "green",
+    TrialState.FAILED: "red",
+    SearchState.STOPPED: "yellow",
+}
+
+
+def make_console() -> Console:
+    """Standard output; wide enough to cut nothing where it is no terminal."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
+
+
+def winner_table(architecture: Architecture, title: str | None = None) -> Table:
+    """A design as an L x 3 table: a row for each DAMoE layer from the input up, a column for each adapter."""
+    table = Table("DAMoE layer", *SITES, title=title)
+    for number, layer in enumerate(architecture.layers, start=1):
+        cells = (Placement(bit) for bit in layer.bits)
+        table.add_row(
+            str(number),
+            *(Text(one.name.lower(), style="bold magenta" if one is Placement.PARALLEL else "") for one in cells),
+        )
+    return table
+
+
+def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial | None, title: str) -> Table:
+    """One row a trial; `epochs` holds the last recorded epoch of each, `best` is set in bold."""
+    table = Table(title=title)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("design", no_wrap=True)
+    for name in ("origin", "state"):
+        table.add_column(name)
+    for name in ("epochs", "MRR", "± s.e.", "seconds", "proposal s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for trial in trials:
+        table.add_row(
+            str(trial.number),
+            str(trial.architecture),
+            SHORT_ORIGINS[trial.origin],
+            state_text(trial.state, trial.attempt),
+            str(epochs.get(trial.number, "")),
+            score(trial.mrr),
+            score(trial.standard_error),
+            _seconds(trial),
+            f"{trial.proposal_seconds:.1f}",
+            style="bold" if best is not None and trial.number == best.number else None,
+        )
+    return table
+
+
+def curve_table(observations: Sequence[Observation]) -> Table:
+    """Every metric of every epoch of one trial."""
+    names = list(dict.fromkeys(name for seen in observations for name in seen.metrics))
+    table = Table("epoch", "attempt", *names, title="learning curve")
+    for column in table.columns:
+        column.justify = "right"
+    for seen in observations:
+        cells = (f"{seen.metrics[name]:.5g}" if name in seen.metrics else "" for name in names)
+        table.add_row(str(seen.epoch), str(seen.attempt), *cells)
+    return table
+
+
+def promotions_table(promotions: Iterable[Promotion]) -> Table:
+    table = Table("#", "trial", "state", "model", "test metrics", title="promotions")
+    for promotion in promotions:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in promotion.metrics.items())
+        state = state_text(promotion.state)
+        said = promotion.error.strip().splitlines()[-1] if promotion.error and promotion.error.strip() else metrics
+        table.add_row(str(promotion.number), str(promotion.trial), state, promotion.model_version or "", said)
+    return table
+
+
+def state_text(state: TrialState | SearchState, attempt: int = 1) -> Text:
+    suffix = f" (attempt {attempt})" if attempt > 1 else ""
+    return Text(f"{state}{suffix}", style=STYLES.get(state, ""))
+
+
+def score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def when(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _seconds(trial: Trial) -> str:
+    if trial.started_at is None or trial.state is TrialState.QUEUED:
+        return ""
+    return f"{((trial.finished_at or datetime.now(UTC)) - trial.started_at).total_seconds():.0f}"

@@ -1,0 +1,71 @@
+"""The seam between the controller and whatever runs trials: submit, take the next event, stop, close."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mixrec_automl.cluster.training import TrialTask
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch of an attempt has ended; the trial goes on."""
+
+    number: int
+    attempt: int
+    epoch: int
+    """From 1"""
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialCompleted:
+    """All epochs have run. Comes after the last `EpochEnded` of the attempt, once the slot is free again."""
+
+    number: int
+    attempt: int
+    mrr: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The training raised, or its process died; the slot is free again."""
+
+    number: int
+    attempt: int
+    error: str
+    """Traceback of the training where it raised, else what is known of its end"""
+
+
+@dataclass(frozen=True)
+class TrialStopped:
+    """The training ended early because `stop` asked for it; its checkpoint allows going on."""
+
+    number: int
+    attempt: int
+
+
+TrialEnded = TrialCompleted | TrialFailed | TrialStopped
+Event = EpochEnded | TrialEnded
+
+
+class Executor(Protocol):
+    """Runs trials side by side. Used from one thread."""
+
+    def submit(self, trial: TrialTask) -> None:
+        """Start `trial` and return at once. The caller submits no more trials than there are slots."""
+
+    def next_event(self, timeout: float) -> Event | None:
+        """The oldest event not yet taken, waiting up to `timeout` seconds for one; None where none came.
+
+        The events of a trial come in order and exactly one `TrialEnded` ends them.
+        """
+
+    def stop(self) -> None:
+        """Ask all running trials to end after the epoch they are in."""
+
+    def close(self) -> None:
+        """End everything at once; what still runs gives no more events. May be called twice."""

@@ -1,0 +1,47 @@
+"""The real training of a trial: `trainers.finetune`, on what every worker loads for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.search_config import SearchConfig
+from trainers.finetune import finetune
+from trainers.task import TrainingTask, load_task
+
+
+@dataclass(frozen=True)
+class FinetuneTraining:
+    """A `Training` on Data_BO of a search (paper, 3.1.1).
+
+    Every worker reads data and backbone from `prepared` and `backbones`, so all nodes must reach them.
+    """
+
+    config: SearchConfig
+    prepared: Path
+    backbones: Path
+
+    def load(self) -> TrainingTask:
+        """What all trials of the search share. Raises UserError for data or a backbone that cannot be used."""
+        budget = self.config.search
+        return load_task(
+            self.config.finetune,
+            self.prepared,
+            self.backbones,
+            user_share=budget.user_share,
+            user_seed=budget.seed,
+        )
+
+    def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        result = finetune(
+            self.config.finetune,
+            trial.architecture,
+            self.load(),
+            seed=trial.seed,
+            folder=trial.folder,
+            on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
+        )
+        if result.epochs_run < self.config.training.epochs:
+            return None
+        return TrialScore(result.mrr, result.standard_error)

@@ -1,0 +1,95 @@
+"""A connection to Ray that leaves nothing behind: an embedded cluster, or the one that `RAY_ADDRESS` names."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from mixrec_automl.search_config import ClusterConfig
+from trainers.errors import UserError
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Only small messages pass through the object store; data and backbone are read from disk by each worker."""
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # How often Ray Train looks whether a worker has ended, seconds: the default of 2 delays every trial's end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A worker stays in the folder of its parent, so that a relative path means the same everywhere.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+EMBEDDED_SETTINGS = {
+    # Each would be a further process or thread of every trial, for what cannot happen or is not read on one machine.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Connect for the duration of the context; an embedded Ray and its files are gone afterwards.
+
+    Raises:
+        UserError: the cluster at `RAY_ADDRESS` does not answer.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    _set_defaults(SETTINGS)
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    _set_defaults(EMBEDDED_SETTINGS)
+    # A socket's path may have 107 bytes, so $TMPDIR, which can be long, is not used.
+    folder = tempfile.mkdtemp(prefix="mixrec-", dir="/tmp")
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_resources(cluster: ClusterConfig) -> None:
+    """Refuse what would wait for ever.
+
+    Raises:
+        UserError: the nodes have too few CPUs or GPUs for all slots at once; says what is there and what is missing.
+    """
+    needed = {"CPU": float(cluster.cpus_per_worker), "GPU": cluster.gpus_per_worker}
+    needed = {name: amount for name, amount in needed.items() if amount}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(math.floor(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
+    wanted = cluster.slots * cluster.workers_per_trial
+    if room >= wanted:
+        return
+    there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in ("CPU", "GPU"))
+    each = " and ".join(f"{amount:g} {name}" + "s" * (amount != 1) for name, amount in needed.items())
+    raise UserError(
+        f"cluster.slots x cluster.workers_per_trial = {cluster.slots} x {cluster.workers_per_trial} processes with "
+        f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {room}. "
+        f"Lower cluster.slots, cluster.workers_per_trial or cluster.cpus_per_worker, or connect more machines"
+    )
+
+
+def _set_defaults(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,76 @@
+"""What a trial asks of a worker, and what comes back: the values and the function that every executor shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from search_spaces.architecture import Architecture
+
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
+"""Takes the finished epoch, from 1, and its metrics; answers whether to go on."""
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """One attempt at training one design."""
+
+    number: int
+    attempt: int
+    """From 1"""
+    architecture: Architecture
+    seed: int
+    """Of the training"""
+    folder: Path
+    """Where its checkpoints lie; the same for all attempts, so that a later one goes on where an earlier one ended"""
+
+
+@dataclass(frozen=True)
+class TrialScore:
+    """What a finished training is worth."""
+
+    mrr: float
+    """Best validation MRR over its epochs"""
+    standard_error: float
+    """Of `mrr` over users"""
+
+
+class Training(Protocol):
+    """Trains a design. Importable by name, for it travels to workers; with several workers, each calls it."""
+
+    def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        """The score, or None where `on_epoch` answered False before the last epoch.
+
+        Of several workers only the first calls `on_epoch`, and its answer holds for all.
+        """
+
+
+class NotFiniteError(ValueError):
+    """A training reported NaN or infinity: it diverged, and its score means nothing."""
+
+
+def run_training(training: Training, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+    """Run `training`, refusing numbers that are none.
+
+    Raises:
+        NotFiniteError: a metric or the score is NaN or infinite.
+        Exception: whatever `training` raises.
+    """
+
+    def checked_on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
+        _check_finite(metrics, f"epoch {epoch}")
+        return on_epoch(epoch, metrics)
+
+    score = training(trial, checked_on_epoch)
+    if score is not None:
+        _check_finite({"mrr": score.mrr, "standard_error": score.standard_error}, "the training")
+    return score
+
+
+def _check_finite(metrics: Mapping[str, float], where: str) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{where} reported {name} = {value}")

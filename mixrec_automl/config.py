@@ -1,0 +1,213 @@
+"""Reads a `SearchConfig` from YAML and `--set` overrides; whatever is wrong becomes one line that names the key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from mixrec_automl.search_config import SearchConfig
+from trainers.errors import UserError
+
+__all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config"]
+
+OVERRIDE = "--set"
+LONGEST_SHOWN = 60
+LARGEST_NUMBER = 2**63 - 1
+
+
+class ConfigError(UserError):
+    """The configuration cannot be used; the message names file or override, key, value and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        # Whatever is quoted, the message stays one line that every terminal can show.
+        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-3` is a number, as in YAML 1.2, and in which a key may stand only once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+0123456789.")
+)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Tells where a key was written, so that a message can say so."""
+
+    file: str
+    overridden: frozenset[str] = frozenset()
+
+    def of(self, key: str) -> str:
+        for override in self.overridden:
+            if key == override or key.startswith(f"{override}.") or override.startswith(f"{key}."):
+                return OVERRIDE
+        return self.file
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read `path`, then apply `overrides` (`section.key=value`, the value read as YAML) in their order.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not valid.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+    raw = _parse(text, str(path))
+    if raw is None:
+        raw = {}
+    keys = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{OVERRIDE} {override}: write it as section.key=value, e.g. {OVERRIDE} search.trials=4")
+        raw = _replaced(raw, key.strip().split("."), _parse(value, f"{OVERRIDE} {override}"))
+        keys.append(key.strip())
+    return _build(raw, _Origin(str(path), frozenset(keys)))
+
+
+def from_dict(stored: Mapping[str, Any], where: str) -> SearchConfig:
+    """Inverse of `SearchConfig.as_dict`; `where` names the place it was kept in. Raises ConfigError."""
+    return _build(stored, _Origin(where))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise ConfigError(f"{where}:{line} not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # PyYAML lets the errors of `int`, `date` and the like through, for instance for the date 2024-13-01.
+        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+
+
+def _replaced(raw: Any, key: list[str], value: Any) -> Any:
+    """`raw` with `value` at the dotted `key`; new dictionaries on the way, as YAML aliases share theirs."""
+    if not key:
+        return value
+    inner = raw if isinstance(raw, Mapping) else {}
+    return {**inner, key[0]: _replaced(inner.get(key[0]), key[1:], value)}
+
+
+def _build(raw: Any, origin: _Origin) -> SearchConfig:
+    plain = _checked_section(SearchConfig, raw, (), origin)
+    try:
+        # Strict JSON rules: true is no integer, "3" is no number, 3 is a float.
+        return _ADAPTER.validate_json(json.dumps(plain, allow_nan=False), strict=True)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from error
+
+
+def _checked_section(section: type, raw: Any, path: tuple[str, ...], origin: _Origin) -> dict[str, Any]:
+    """Only known keys, and single values where single values belong; `None` stands for an empty section."""
+    name = ".".join(path)
+    raw = {} if raw is None else raw
+    if not isinstance(raw, Mapping):
+        what = f"section {name!r}" if path else "the configuration"
+        raise ConfigError(f"{origin.of(name)}: {what} holds {_show(raw)}, but must hold keys: {_keys(section)}")
+    kinds = get_type_hints(section)
+    plain: dict[str, Any] = {
+        key: _checked_section(cast(type, kind), None, (*path, key), origin)
+        for key, kind in kinds.items()
+        if is_dataclass(kind)
+    }
+    for key, value in raw.items():
+        inner = (*path, str(key))
+        dotted = ".".join(inner)
+        if key not in kinds:
+            raise ConfigError(
+                f"{origin.of(dotted)}: unknown key {_cut(dotted)!a}; the nearest valid one is {_nearest(inner)!r}"
+            )
+        if is_dataclass(kinds[key]):
+            plain[key] = _checked_section(cast(type, kinds[key]), value, inner, origin)
+        elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be a number of ordinary size")
+        elif isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be printable text")
+        elif value is None or isinstance(value, str | int | float):
+            plain[key] = value
+        else:
+            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be a single value")
+    return plain
+
+
+def _explain(error: ValidationError, origin: _Origin) -> str:
+    """The first problem that pydantic found, in one line."""
+    first = error.errors(include_url=False)[0]
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{origin.file}: {dotted} is missing: give it in the file or with {OVERRIDE} {dotted}=..."
+    allowed = first["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Input must", "must")
+    if not dotted or isinstance(first["input"], Mapping):  # a rule about several keys
+        return ": ".join(part for part in (origin.of(dotted), dotted, allowed) if part)
+    return f"{origin.of(dotted)}: {dotted} is {_show(first['input'])}, but {allowed}"
+
+
+def _leaves(section: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, kind in get_type_hints(section).items():
+        yield (*path, name)
+        if is_dataclass(kind):
+            yield from _leaves(cast(type, kind), (*path, name))
+
+
+def _nearest(path: tuple[str, ...]) -> str:
+    """The valid key most like `path`: same section and similar name first, then any."""
+    known = {".".join(leaf): leaf for leaf in _leaves(SearchConfig)}
+    siblings = {leaf[-1]: dotted for dotted, leaf in known.items() if leaf[:-1] == path[:-1]}
+    close = difflib.get_close_matches(_cut(path[-1]), siblings, n=1, cutoff=0.6)
+    if close:
+        return siblings[close[0]]
+    exact = [dotted for dotted, leaf in known.items() if leaf[-1] == path[-1]]
+    return exact[0] if exact else difflib.get_close_matches(_cut(".".join(path)), known, n=1, cutoff=0.0)[0]
+
+
+def _keys(section: Any) -> str:
+    return ", ".join(field.name for field in fields(section))
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | float):
+        return _cut(ascii(value))
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 200 else "an integer of more than 60 digits"
+    kinds: dict[type, str] = {list: "a list", dict: "a section"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_ADAPTER = TypeAdapter(SearchConfig)

@@ -1,0 +1,190 @@
+"""What a user sees of a running search: a table that renews itself, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mixrec_automl.cluster.executor import EpochEnded
+from mixrec_automl.progress import Row, SearchProgress, clock_time
+from mixrec_automl.store.records import Origin, Trial, TrialState
+
+SHORT = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
+STYLES = {TrialState.RUNNING: "cyan", TrialState.COMPLETED: "green", TrialState.FAILED: "red", TrialState.QUEUED: "dim"}
+LEAST_WIDTH = {"seconds": 76, "origin": 68, "error": 56, "epoch": 44, "state": 36}
+"""Columns of a terminal from which on each part of the table is shown: narrow ones lose what says least first."""
+LINES_AROUND_TABLE = 8
+REFRESHES_PER_SECOND = 2
+STOPPING = "stopping (Ctrl-C again: at once)"
+
+
+class LiveTable:
+    """A `SearchListener` that keeps a table of the trials on the terminal while `showing`."""
+
+    def __init__(self, progress: SearchProgress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._lock = threading.Lock()  # the terminal is renewed from a thread of its own
+        self._proposing_since: float | None = None
+        self._is_stopping = False
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        with Live(
+            get_renderable=self.render,
+            console=self._console,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            vertical_overflow="crop",
+        ):
+            yield
+
+    def proposing(self) -> None:
+        with self._lock:
+            self._proposing_since = time.monotonic()
+
+    def trial_changed(self, trial: Trial) -> None:
+        with self._lock:
+            if trial.state is TrialState.QUEUED:
+                self._proposing_since = None
+            self._progress.trial_changed(trial)
+
+    def epoch_ended(self, event: EpochEnded) -> None:
+        with self._lock:
+            self._progress.epoch_ended(event)
+
+    def stopping(self) -> None:
+        with self._lock:
+            self._proposing_since, self._is_stopping = None, True
+
+    def render(self) -> RenderableType:
+        with self._lock:
+            return Group(self._table(), self._bar(), self._status())
+
+    def _table(self) -> Table:
+        progress, width = self._progress, self._console.width
+        rows = progress.most_telling(max(3, self._console.height - LINES_AROUND_TABLE))
+        hidden = len(progress.rows) - len(rows)
+        table = Table(title=f"search {progress.name}", caption=f"and {hidden} more" if hidden else None)
+        shown = {name for name, least in LEAST_WIDTH.items() if width >= least}
+        for name in ("#", "design", "origin", "state", "epoch", "MRR", "seconds"):
+            if name in shown or name not in LEAST_WIDTH:
+                is_number = name in ("#", "epoch", "MRR", "seconds")
+                # A column that may wrap gives way first; the design, one long word, is then cut instead of wrapped.
+                table.add_column(
+                    name, justify="right" if is_number else "left", no_wrap=name != "design", overflow="ellipsis"
+                )
+        best = progress.best
+        for row in rows:
+            trial = row.trial
+            cells: dict[str, str | Text] = {
+                "#": str(trial.number),
+                "design": str(trial.architecture),
+                "origin": SHORT[trial.origin],
+                "state": Text(trial.state, style=STYLES[trial.state]),
+                "epoch": f"{row.epoch}/{progress.epochs}",
+                "MRR": score(row, with_error="error" in shown),
+                "seconds": f"{row.seconds:.0f}" if row.seconds else "",
+            }
+            table.add_row(
+                *(cell for name, cell in cells.items() if name in shown or name not in LEAST_WIDTH),
+                style="bold" if best is not None and trial.number == best.trial.number else None,
+            )
+        return table
+
+    def _bar(self) -> RenderableType:
+        progress = self._progress
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(ratio=1, min_width=4)
+        line.add_column(no_wrap=True)
+        bar = ProgressBar(total=progress.total_epochs, completed=progress.epochs_done)
+        line.add_row(bar, Text(how_far(progress)))
+        return line
+
+    def _status(self) -> Text:
+        parts = [best_so_far(self._progress)]
+        if self._is_stopping:
+            parts.append(STOPPING)
+        elif self._proposing_since is not None:
+            parts.append(f"proposing for {time.monotonic() - self._proposing_since:.0f} s")
+        elif self._progress.last_proposal_seconds is not None:
+            parts.append(f"last proposal {self._progress.last_proposal_seconds:.1f} s")
+        return Text(", ".join(parts), overflow="ellipsis", no_wrap=True)
+
+
+class PlainLines:
+    """A `SearchListener` that prints a line per event: for log files and pipes."""
+
+    def __init__(self, progress: SearchProgress, console: Console) -> None:
+        self._progress, self._console = progress, console
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        yield
+
+    def proposing(self) -> None: ...
+
+    def stopping(self) -> None:
+        self._print(STOPPING)
+
+    def trial_changed(self, trial: Trial) -> None:
+        row, progress = self._progress.trial_changed(trial), self._progress
+        if trial.state is TrialState.QUEUED and trial.attempt == 0:
+            what = f"proposed in {trial.proposal_seconds:.1f} s, {trial.origin}"
+        elif trial.state is TrialState.QUEUED:
+            what = "to be run again"
+        elif trial.state is TrialState.RUNNING:
+            what = f"attempt {trial.attempt}"
+        elif trial.state is TrialState.FAILED:
+            what = f"{last_line(trial.error or 'unknown')}; {how_far(progress)}"
+        else:
+            what = f"MRR {score(row)}; {best_so_far(progress)}; {how_far(progress)}"
+        self._print(f"trial {trial.number}  {trial.architecture}  {trial.state}  {what}")
+
+    def epoch_ended(self, event: EpochEnded) -> None:
+        row = self._progress.epoch_ended(event)
+        mrr, seconds = event.metrics.get("validation_mrr"), event.metrics.get("seconds")
+        parts = [f"epoch {event.epoch}/{self._progress.epochs}"]
+        parts += [f"MRR {mrr:.4f}"] if mrr is not None else []
+        parts += [f"{seconds:.1f} s"] if seconds is not None else []
+        self._print(f"trial {event.number}  {row.trial.architecture}  {'  '.join(parts)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.file.flush()
+
+
+def view_of(progress: SearchProgress, console: Console) -> LiveTable | PlainLines:
+    """The table on a terminal, else lines."""
+    return LiveTable(progress, console) if console.is_terminal else PlainLines(progress, console)
+
+
+def score(row: Row, *, with_error: bool = True) -> str:
+    """MRR and its standard error, as far as they are known."""
+    if row.mrr is None:
+        return ""
+    if row.standard_error is None or not with_error:
+        return f"{row.mrr:.4f}"
+    return f"{row.mrr:.4f} ± {row.standard_error:.4f}"
+
+
+def how_far(progress: SearchProgress) -> str:
+    left = progress.seconds_left
+    return f"{progress.trials_ended}/{progress.trials} trials" + ("" if left is None else f", {clock_time(left)} left")
+
+
+def best_so_far(progress: SearchProgress) -> str:
+    best = progress.best
+    return "no trial completed yet" if best is None else f"best {best.mrr:.4f} (trial {best.trial.number})"
+
+
+def last_line(text: str) -> str:
+    """Of a traceback: the error itself."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,280 @@
+"""How a search looks in MLflow: an experiment, a parent run for the search, a child run for each attempt of a trial.
+
+Runs are found by their tags before they are created, metrics carry the time stamps of the database, and a run's status
+is set last: whatever is interrupted is completed by the next `update`, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.repository import Repository
+
+T = TypeVar("T")
+
+TAG_SEARCH = "mixrec.search"
+TAG_CREATED = "mixrec.created"
+"""Tells apart two searches of one name in two databases that share an MLflow."""
+TAG_TRIAL = "mixrec.trial"
+TAG_ATTEMPT = "mixrec.attempt"
+TAG_WRITTEN = "mixrec.written"
+TAG_ERROR = "mixrec.error"
+
+PARENT_STATUS = {
+    SearchState.RUNNING: RunStatus.RUNNING,
+    SearchState.COMPLETED: RunStatus.FINISHED,
+    SearchState.STOPPED: RunStatus.KILLED,
+    SearchState.FAILED: RunStatus.FAILED,
+}
+CHILD_STATUS = {
+    TrialState.QUEUED: RunStatus.KILLED,
+    TrialState.RUNNING: RunStatus.RUNNING,
+    TrialState.COMPLETED: RunStatus.FINISHED,
+    TrialState.FAILED: RunStatus.FAILED,
+}
+"""Of the last attempt; a QUEUED trial that had one lost it, and all earlier attempts are KILLED."""
+
+LARGEST_METRIC_BATCH, LARGEST_PARAM_BATCH = 1000, 100
+"""What one call of MLflow's `log_batch` takes."""
+
+for noisy in ("alembic", "mlflow.store.db.utils"):
+    # They tell of every table that they make in a new MLflow database, and of every try to open one.
+    logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class _KnownRun:
+    """What MLflow is known to hold of a run."""
+
+    id: str
+    status: int
+    written: int
+    """Cursor: epochs of a trial, or completed trials of a search, in the run's metrics; -1: not even its parameters."""
+
+    @classmethod
+    def read(cls, run: Run) -> _KnownRun:
+        tags = run.data.tags
+        return cls(run.info.run_id, RunStatus.from_string(run.info.status), int(tags.get(TAG_WRITTEN, -1)))
+
+
+class MlflowView:
+    """The MLflow side of one search; remembers what it wrote, so that an update costs only what is new.
+
+    After an exception, open another one: it asks MLflow what is there.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, identity: Mapping[str, str]) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._identity = identity
+        self._parent: _KnownRun | None = None
+        self._children: dict[tuple[int, int], _KnownRun] = {}
+        for run in self._existing_runs():
+            known, tags = _KnownRun.read(run), run.data.tags
+            if TAG_TRIAL in tags:
+                self._children[int(tags[TAG_TRIAL]), int(tags[TAG_ATTEMPT])] = known
+            else:
+                self._parent = known
+
+    @classmethod
+    def open(cls, search: Search, tracking_uri: str, artifacts: Path) -> MlflowView:
+        """Finds or makes the experiment; asks MLflow which runs of this search exist."""
+        if tracking_uri.startswith("sqlite:///"):
+            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=tracking_uri)
+        experiment = client.get_experiment_by_name(search.name)
+        if experiment is None:
+            on_server = tracking_uri.startswith(("http://", "https://"))
+            location = None if on_server else artifacts.absolute().as_uri()
+            experiment_id = client.create_experiment(search.name, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment_id)
+        identity = {TAG_SEARCH: search.name, TAG_CREATED: search.created_at.isoformat()}
+        return cls(client, experiment_id, identity)
+
+    def update(self, repository: Repository) -> None:
+        """Write what the database holds and MLflow lacks."""
+        search = repository.search(self._identity[TAG_SEARCH])
+        # Trials before their epochs: a trial that is seen to have ended then has all its epochs.
+        trials = repository.trials(search.name)
+        parent = self._parent or self._create_parent(search)
+        for trial in trials:
+            missing = [attempt for attempt in range(1, trial.attempt + 1) if not self._is_final(trial.number, attempt)]
+            if missing:
+                seen = repository.observations(search.name, trial.number)
+                for attempt in missing:
+                    self._update_child(parent, trial, attempt, [epoch for epoch in seen if epoch.attempt == attempt])
+        self._parent = self._update_parent(parent, search, trials)
+
+    # The search
+
+    def _create_parent(self, search: Search) -> _KnownRun:
+        created = self._client.create_run(
+            self._experiment_id, _milliseconds(search.created_at), dict(self._identity), run_name=search.name
+        )
+        self._parent = _KnownRun.read(created)
+        return self._parent
+
+    def _update_parent(self, parent: _KnownRun, search: Search, trials: Sequence[Trial]) -> _KnownRun:
+        if parent.written < 0:
+            self._log(parent, params={"fingerprint": search.fingerprint, **dict(_flat(search.config))})
+            self._client.log_text(parent.id, yaml.safe_dump(dict(search.config), sort_keys=False), "config.yaml")
+        completed = _best_so_far(trials)
+        metrics: list[Metric] = []
+        for step, (trial, best) in enumerate(completed, start=1):
+            if step > parent.written:
+                at = _milliseconds(trial.finished_at)
+                metrics += [Metric("best_mrr", best.mrr, at, step), Metric("mrr", trial.mrr, at, step)]
+        tags: dict[str, object] = {}
+        if len(completed) > parent.written:
+            tags = {TAG_WRITTEN: len(completed)}
+            if completed:
+                winner = completed[-1][1]
+                tags |= {"mixrec.best_trial": winner.number, "mixrec.best_architecture": winner.architecture}
+        status = PARENT_STATUS[search.state]
+        if search.error is not None and status != parent.status:
+            tags[TAG_ERROR] = search.error
+        self._log(parent, metrics, tags=tags)
+        if status != parent.status:
+            self._set_status(parent, status, search.updated_at)
+        return replace(parent, status=status, written=len(completed))
+
+    # The trials
+
+    def _is_final(self, number: int, attempt: int) -> bool:
+        known = self._children.get((number, attempt))
+        return known is not None and known.status != RunStatus.RUNNING
+
+    def _update_child(self, parent: _KnownRun, trial: Trial, attempt: int, seen: Sequence[Observation]) -> None:
+        is_last = attempt == trial.attempt
+        child = self._children.get((trial.number, attempt)) or self._create_child(parent, trial, attempt, seen)
+        if child.written < 0:
+            self._log(child, params=_child_params(trial))
+        fresh = [epoch for epoch in seen if epoch.epoch > child.written]
+        metrics = [
+            Metric(name, value, _milliseconds(epoch.recorded_at), epoch.epoch)
+            for epoch in fresh
+            for name, value in epoch.metrics.items()
+        ]
+        written = max([child.written, 0, *(epoch.epoch for epoch in fresh)])
+        tags: dict[str, object] = {} if written == child.written else {TAG_WRITTEN: written}
+        status = CHILD_STATUS[trial.state] if is_last else RunStatus.KILLED
+        end = trial.finished_at if is_last else None
+        if end is not None and trial.started_at is not None:
+            last_step = seen[-1].epoch if seen else 0
+            results = {
+                "mrr": trial.mrr,
+                "standard_error": trial.standard_error,
+                "seconds": (end - trial.started_at).total_seconds(),
+                "proposal_seconds": trial.proposal_seconds,
+            }
+            metrics += [
+                Metric(name, value, _milliseconds(end), last_step)
+                for name, value in results.items()
+                if value is not None
+            ]
+        if is_last and trial.error is not None:
+            tags[TAG_ERROR] = (trial.error.strip().splitlines() or [""])[-1]
+            self._client.log_text(child.id, trial.error, "error.txt")
+        self._log(child, metrics, tags=tags)
+        if status != RunStatus.RUNNING:
+            self._set_status(child, status, end or (seen[-1].recorded_at if seen else trial.created_at))
+        self._children[trial.number, attempt] = replace(child, status=status, written=written)
+
+    def _create_child(self, parent: _KnownRun, trial: Trial, attempt: int, seen: Sequence[Observation]) -> _KnownRun:
+        started = trial.started_at if attempt == trial.attempt else None
+        start = started or (seen[0].recorded_at if seen else trial.created_at)
+        tags = {MLFLOW_PARENT_RUN_ID: parent.id, TAG_TRIAL: str(trial.number), TAG_ATTEMPT: str(attempt)}
+        name = f"trial-{trial.number:03d}" + (f"-attempt-{attempt}" if attempt > 1 else "")
+        created = self._client.create_run(
+            self._experiment_id, _milliseconds(start), {**self._identity, **tags}, run_name=name
+        )
+        child = _KnownRun.read(created)
+        self._children[trial.number, attempt] = child
+        return child
+
+    # MLflow
+
+    def _existing_runs(self) -> Iterator[Run]:
+        where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in self._identity.items())
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id], where, max_results=1000, order_by=["attributes.start_time"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _log(
+        self,
+        run: _KnownRun,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> None:
+        for part in _parts(metrics, LARGEST_METRIC_BATCH):
+            self._client.log_batch(run.id, metrics=part)
+        for part in _parts([Param(key, value) for key, value in (params or {}).items()], LARGEST_PARAM_BATCH):
+            self._client.log_batch(run.id, params=part)
+        if tags:  # last, as they hold the cursor
+            self._client.log_batch(run.id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def _set_status(self, run: _KnownRun, status: int, at: datetime | None) -> None:
+        name = RunStatus.to_string(status)
+        if status == RunStatus.RUNNING:
+            self._client.update_run(run.id, status=name)
+        else:
+            self._client.set_terminated(run.id, name, None if at is None else _milliseconds(at))
+
+
+def _child_params(trial: Trial) -> dict[str, str]:
+    return {
+        "architecture": str(trial.architecture),
+        "bits": "".join(map(str, trial.architecture.bits)),
+        "layers": str(len(trial.architecture.layers)),
+        "seed": str(trial.seed),
+        "origin": trial.origin,
+    }
+
+
+def _best_so_far(trials: Sequence[Trial]) -> list[tuple[Trial, Trial]]:
+    """Each completed trial, in the order of completion, with the best one up to it; the earlier wins a tie."""
+    completed = [trial for trial in trials if trial.state is TrialState.COMPLETED]
+    completed.sort(key=lambda trial: (_milliseconds(trial.finished_at) or 0, trial.number))
+    pairs: list[tuple[Trial, Trial]] = []
+    for trial in completed:
+        before = pairs[-1][1] if pairs else trial
+        pairs.append((trial, trial if (trial.mrr or 0.0) > (before.mrr or 0.0) else before))
+    return pairs
+
+
+def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (values[first : first + size] for first in range(0, len(values), size))
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`{"a": {"b": 1}}` -> `("a.b", "1")`; what is None is left out."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,104 @@
+"""The configuration of a search: one YAML file plus `--set` overrides, checked whole before anything starts.
+
+The sections `data`, `backbone`, `model` and `training` are those of `trainers.config`; the others say how the search
+spends its budget and on which machines. The field text under each field is its documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from trainers.config import (
+    STRICT,
+    BackboneConfig,
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    PositiveInt,
+    Share,
+    TrainingConfig,
+)
+
+
+@dataclass(frozen=True, config=STRICT)
+class BudgetConfig:
+    """How many designs are tried, and on how much data (paper, 2.3.3 and Table 3)."""
+
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Designs to train; the paper runs 30."""
+    initial_trials: PositiveInt = 5
+    """Of these, the first that ask no surrogate: the all-serial design, then quasi-random ones (ruling 11)."""
+    user_share: Share = 1.0
+    """b: share of the users that forms Data_BO, drawn once per search."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Of everything random: Data_BO, proposals and trainings."""
+    max_failure_rate: Share = 0.5
+    """The search gives up once more than this share of its ended trials has failed."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ClusterConfig:
+    """What the search asks of the machines."""
+
+    slots: PositiveInt = 1
+    """Trials that train at the same time."""
+    workers_per_trial: PositiveInt = 1
+    """Data-parallel processes of one trial; the global batch is split among them."""
+    cpus_per_worker: PositiveInt = 1
+    """Processor cores, and threads, of each process."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of each process; a fraction lets trials share a GPU."""
+
+    @model_validator(mode="after")
+    def _whole_gpus_where_workers_talk(self) -> ClusterConfig:
+        if self.workers_per_trial > 1 and self.gpus_per_worker % 1:
+            raise ValueError(
+                "a fraction of a GPU needs workers_per_trial: 1, for NCCL refuses two processes of a trial on one GPU"
+            )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class PromotionConfig:
+    """Training of the winner on all users."""
+
+    epochs: PositiveInt | None = None
+    """Epochs of this training; those of `training` when absent."""
+    workers: PositiveInt = 1
+    """Data-parallel processes."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class SearchConfig:
+    """A whole search; also the form in which the database keeps it."""
+
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: BudgetConfig = BudgetConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    promotion: PromotionConfig = PromotionConfig()
+
+    @model_validator(mode="after")
+    def _at_least_one_damoe_layer(self) -> SearchConfig:
+        layers, step = self.backbone.layers, self.model.replacement_frequency
+        if layers is not None and step > layers:
+            raise ValueError(
+                f"model.replacement_frequency is {step}, but backbone.layers is {layers}: no layer would be replaced"
+            )
+        return self
+
+    @property
+    def finetune(self) -> FinetuneConfig:
+        """What one training needs to know."""
+        return FinetuneConfig(data=self.data, backbone=self.backbone, model=self.model, training=self.training)
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Plain nested dictionaries, every default filled in; `config.from_dict` reads them back."""
+        return asdict(self)

@@ -1,0 +1,62 @@
+"""From rows to the frozen values of `records`."""
+
+from __future__ import annotations
+
+from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
+from mixrec_automl.store.records import Observation, Origin, Promotion, Search, SearchState, Trial, TrialState
+from search_spaces.architecture import Architecture
+
+
+def to_search(row: SearchRow) -> Search:
+    return Search(
+        name=row.name,
+        state=SearchState(row.state),
+        config=row.config,
+        fingerprint=row.fingerprint,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        error=row.error,
+        tracking_error=row.tracking_error,
+    )
+
+
+def to_trial(row: TrialRow) -> Trial:
+    return Trial(
+        number=row.number,
+        architecture=Architecture.parse(row.architecture),
+        seed=row.seed,
+        origin=Origin(row.origin),
+        state=TrialState(row.state),
+        attempt=row.attempt,
+        proposal_seconds=row.proposal_seconds,
+        mrr=row.mrr,
+        standard_error=row.standard_error,
+        error=row.error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def to_observation(row: ObservationRow) -> Observation:
+    return Observation(
+        trial=row.trial.number,
+        attempt=row.attempt,
+        epoch=row.epoch,
+        metrics=row.metrics,
+        recorded_at=row.recorded_at,
+    )
+
+
+def to_promotion(row: PromotionRow) -> Promotion:
+    return Promotion(
+        number=row.number,
+        search=row.search.name,
+        trial=row.trial.number,
+        state=SearchState(row.state),
+        metrics=row.metrics,
+        model_version=row.model_version,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        error=row.error,
+    )

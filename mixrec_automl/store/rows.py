@@ -1,0 +1,43 @@
+"""Rows by name and number, locked where they are about to change, and the checks that guard a change."""
+
+from __future__ import annotations
+
+import difflib
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixrec_automl.store.errors import StaleAttemptError, WrongStateError
+from mixrec_automl.store.models import SearchRow, TrialRow
+from mixrec_automl.store.records import TrialState
+from trainers.errors import UserError
+
+
+def search_row(session: Session, name: str, *, lock: bool = False) -> SearchRow:
+    query = select(SearchRow).where(SearchRow.name == name)
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        names = list(session.scalars(select(SearchRow.name)))
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        hint = f"did you mean {close[0]!r}? `mixrec-automl searches` lists all" if close else "there are none yet"
+        raise UserError(f"no search is named {name!r}: {hint}")
+    return row
+
+
+def trial_row(session: Session, search: str, number: int, *, lock: bool = False) -> TrialRow:
+    parent = search_row(session, search)
+    query = select(TrialRow).where(TrialRow.search_id == parent.id, TrialRow.number == number)
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise UserError(f"search {search} has no trial {number}: see `mixrec-automl show {search}`")
+    return row
+
+
+def check_state(row: TrialRow, expected: TrialState) -> None:
+    if row.state != expected:
+        raise WrongStateError(f"trial {row.number} is {row.state}, not {expected}")
+
+
+def check_attempt(row: TrialRow, attempt: int) -> None:
+    if row.attempt != attempt:
+        raise StaleAttemptError(f"trial {row.number} is at attempt {row.attempt}; the message is of attempt {attempt}")

@@ -1,0 +1,139 @@
+"""Keeps MLflow up to date with the database, beside the search and never in its way.
+
+The database is the truth and MLflow a view of it: `project` reads the one and writes what the other lacks, so that it
+can run at any time, any number of times, and after any failure. MLflow takes seconds to import; this module does not
+import it, the functions that need it do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from mixrec_automl import paths
+from mixrec_automl.store.repository import Repository
+
+if TYPE_CHECKING:
+    from mixrec_automl.mlflow_view import MlflowView
+
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A dead server is asked again by the projector; MLflow's own seven retries would hold a caller for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # The server's job runner alone costs eight processes and two gigabytes, for features that are not used here.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""Defaults that are set before MLflow is imported or started; the user's own environment wins."""
+
+LEAST_SECONDS_BETWEEN = 1.0
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
+
+_log = logging.getLogger(__name__)
+
+
+def set_mlflow_environment() -> None:
+    """Call before the first import of MLflow in a process."""
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def artifacts_folder(search: str) -> Path:
+    """Where MLflow's artifacts of `search` lie, unless a tracking server keeps them."""
+    return paths.runs_folder() / search / "mlflow"
+
+
+def open_view(repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> MlflowView:
+    """The MLflow side of `search`; imports MLflow. `artifacts` is as of `artifacts_folder`."""
+    set_mlflow_environment()
+    from mixrec_automl.mlflow_view import MlflowView
+
+    return MlflowView.open(repository.search(search), tracking_uri, artifacts)
+
+
+def project(repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> None:
+    """Bring MLflow up to date with `search` now, in this thread. Raises what MLflow raises."""
+    open_view(repository, search, tracking_uri, artifacts).update(repository)
+    if repository.search(search).tracking_error is not None:
+        repository.set_tracking_error(search, None)
+
+
+class Projector:
+    """Projects one search in a background thread: after each `wake`, and again later where MLflow fails."""
+
+    def __init__(self, repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> None:
+        self._repository = repository
+        self._search = search
+        self._tracking_uri = tracking_uri
+        self._artifacts = artifacts
+        self._view: MlflowView | None = None
+        self._error: str | None = None
+        self._news, self._closing = Event(), Event()
+        self._thread = Thread(target=self._run, name=f"mlflow-projector-{search}", daemon=True)
+
+    def start(self) -> None:
+        """Returns at once; MLflow is imported in the background. Raises UserError where there is no such search."""
+        self._error = self._repository.search(self._search).tracking_error
+        self._news.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new in the database. Returns at once."""
+        self._news.set()
+
+    def close(self, timeout: float = 30.0) -> bool:
+        """Project what the database holds now, then end.
+
+        Returns:
+            Whether MLflow shows all of it. If not, `project` (which `mixrec-automl ui` calls) catches up later.
+        """
+        self._closing.set()
+        self._news.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._note("the search ended before MLflow had all of it")
+        return self._error is None
+
+    def _run(self) -> None:
+        retry = FIRST_RETRY_SECONDS
+        closing = False
+        while not closing:
+            self._news.wait()
+            self._news.clear()
+            # Read before projecting, so that all that was recorded before `close` is in the last round.
+            closing = self._closing.is_set()
+            try:
+                self._update()
+            except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
+                self._view = None
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                if self._note(reason):
+                    _log.warning("MLflow lags behind; the search goes on and MLflow is tried again (%s)", reason)
+                self._news.set()
+                self._closing.wait(retry)
+                retry = min(2 * retry, LONGEST_RETRY_SECONDS)
+            else:
+                if self._note(None):
+                    _log.info("MLflow shows all of search %s again", self._search)
+                retry = FIRST_RETRY_SECONDS
+                self._closing.wait(LEAST_SECONDS_BETWEEN)
+
+    def _update(self) -> None:
+        if self._view is None:
+            self._view = open_view(self._repository, self._search, self._tracking_uri, self._artifacts)
+        self._view.update(self._repository)
+
+    def _note(self, error: str | None) -> bool:
+        """Leave word where `show` and `ui` find it; whether it is news."""
+        if (error is None) == (self._error is None):
+            return False
+        self._error = error
+        try:
+            self._repository.set_tracking_error(self._search, error)
+        except Exception as failure:  # the database is down too, and the search will say so itself
+            _log.warning("the state of MLflow could not be noted in the database: %s", failure)
+        return True

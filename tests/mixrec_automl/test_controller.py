@@ -1,0 +1,290 @@
+"""The loop of the controller on a real database, with trainings that take no time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted
+from mixrec_automl.cluster.in_process import InProcessExecutor
+from mixrec_automl.cluster.training import OnEpoch, Training, TrialScore, TrialTask
+from mixrec_automl.controller import SearchParts, run_search
+from mixrec_automl.search.proposer import Proposal
+from mixrec_automl.search_config import BudgetConfig
+from mixrec_automl.store.records import Origin, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.repository import Repository
+from search_spaces.architecture import Architecture
+from tests.mixrec_automl.cluster.trainings import Counting, Troubled, true_mrr
+from tests.mixrec_automl.proposers import Enumerating
+
+
+@dataclass
+class Watching:
+    """Keeps what it was told; `on_trial` lets a test act in the middle."""
+
+    changes: list[tuple[int, TrialState]] = field(default_factory=list)
+    epochs: list[EpochEnded] = field(default_factory=list)
+    on_trial: Callable[[Trial], None] = lambda _: None
+
+    def proposing(self) -> None: ...
+
+    def stopping(self) -> None: ...
+
+    def trial_changed(self, trial: Trial) -> None:
+        self.changes.append((trial.number, trial.state))
+        self.on_trial(trial)
+
+    def epoch_ended(self, event: EpochEnded) -> None:
+        self.epochs.append(event)
+
+
+@dataclass
+class Bench:
+    """A search on a fresh database that can be run several times."""
+
+    repository: Repository
+    folder: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+    watching: Watching = field(default_factory=Watching)
+    proposer: Enumerating = field(default_factory=Enumerating)
+    woken: int = 0
+
+    def run(self, training: Training, *, trials: int = 6, slots: int = 2) -> Search:
+        executor = InProcessExecutor(training)
+        parts = SearchParts(self.repository, self.proposer, executor, self.watching, self._wake)
+        try:
+            return run_search("s", BudgetConfig(trials=trials, seed=3), slots, self.folder, parts, self.stop)
+        finally:
+            executor.close()
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return self.repository.trials("s")
+
+    @property
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in self.trials]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    repository = Repository.open(f"sqlite:///{tmp_path / 'db'}")
+    repository.create_search("s", {}, "fingerprint")
+    yield Bench(repository, tmp_path / "run")
+    repository.close()
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_search_runs_its_budget_and_records_everything(bench: Bench, slots: int) -> None:
+    search = bench.run(Counting(epochs=3), trials=7, slots=slots)
+    assert search.state is SearchState.COMPLETED
+    assert search.error is None
+    assert bench.states == [TrialState.COMPLETED] * 7
+    assert [trial.mrr for trial in bench.trials] == [true_mrr(trial.architecture) for trial in bench.trials]
+    assert {trial.seed for trial in bench.trials} == bench.proposer.seeds == {3}, "common random numbers"
+    assert len({trial.architecture for trial in bench.trials}) == 7
+    seen = bench.repository.observations("s")
+    assert [(it.trial, it.attempt, it.epoch) for it in seen] == [(n, 1, e) for n in range(7) for e in (1, 2, 3)]
+    assert bench.woken >= len(seen) + 3 * 7
+    for number in range(7):
+        own = [state for changed, state in bench.watching.changes if changed == number]
+        assert own == [TrialState.QUEUED, TrialState.RUNNING, TrialState.COMPLETED]
+
+
+def test_one_slot_proposes_from_all_results_so_far(bench: Bench) -> None:
+    bench.run(Counting(), trials=5, slots=1)
+    for index, trials in enumerate(bench.proposer.asked):
+        assert [trial.state for trial in trials] == [TrialState.COMPLETED] * index
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Ends only once as many trials as `barrier` has parties train at the same time."""
+
+    barrier: threading.Barrier
+
+    def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        self.barrier.wait(timeout=10)
+        return Counting()(trial, on_epoch)
+
+
+def test_slots_run_side_by_side_and_proposals_see_what_is_pending(bench: Bench) -> None:
+    search = bench.run(Meeting(threading.Barrier(3)), trials=6, slots=3)
+    assert search.state is SearchState.COMPLETED
+    assert [trial.state for trial in bench.proposer.asked[2]] == [TrialState.RUNNING] * 2
+
+
+def test_no_more_trials_run_than_there_are_slots(bench: Bench) -> None:
+    running: set[int] = set()
+    most = 0
+
+    def count(trial: Trial) -> None:
+        nonlocal most
+        (running.add if trial.state is TrialState.RUNNING else running.discard)(trial.number)
+        most = max(most, len(running))
+
+    bench.watching.on_trial = count
+    bench.run(Counting(seconds=0.02), trials=8, slots=2)
+    assert most == 2
+
+
+def test_events_are_taken_while_a_slow_proposal_is_made(bench: Bench) -> None:
+    bench.proposer.seconds = 0.5
+    bench.run(Counting(epochs=4, seconds=0.05), trials=2, slots=2)
+    first = [event for event in bench.watching.epochs if event.number == 0]
+    started = next(trial.started_at for trial in bench.trials if trial.number == 1)
+    times = [it.recorded_at for it in bench.repository.observations("s", 0)]
+    assert len(first) == 4
+    assert started is not None
+    assert times[1] < started, "trial 0 trained while trial 1 was being proposed"
+
+
+def test_a_failed_trial_keeps_its_traceback_and_the_search_goes_on(bench: Bench) -> None:
+    search = bench.run(Troubled(raising=(1,), diverging=(3,)), trials=6)
+    assert search.state is SearchState.COMPLETED
+    failed = {trial.number: trial for trial in bench.trials if trial.state is TrialState.FAILED}
+    assert set(failed) == {1, 3}
+    assert "Traceback" in (failed[1].error or "")
+    assert "ArithmeticError: trial 1 cannot be trained" in (failed[1].error or "")
+    assert "epoch 1 reported loss_seq = nan" in (failed[3].error or "")
+    assert bench.repository.observations("s", 3) == ()
+
+
+def test_too_many_failures_end_the_search_and_it_can_be_resumed(bench: Bench) -> None:
+    search = bench.run(Troubled(raising=(0, 2, 3)), trials=20, slots=1)
+    assert search.state is SearchState.FAILED
+    assert search.error is not None
+    assert search.error.startswith("3 of 4 trials failed")
+    assert "trial 3 cannot be trained" in search.error
+    assert len(bench.trials) == 4
+    resumed = bench.run(Counting(), trials=8, slots=1)
+    assert resumed.state is SearchState.COMPLETED
+    assert resumed.error is None
+    assert bench.states.count(TrialState.COMPLETED) == 5
+
+
+def test_a_search_without_any_completed_trial_has_failed(bench: Bench) -> None:
+    search = bench.run(Troubled(raising=(0, 1)), trials=2)
+    assert search.state is SearchState.FAILED
+    assert "no trial was completed" in (search.error or "")
+
+
+def test_a_small_space_ends_the_search_early(bench: Bench) -> None:
+    search = bench.run(Counting(), trials=70, slots=4)
+    assert search.state is SearchState.COMPLETED
+    assert len(bench.trials) == 2**Enumerating.bits
+
+
+def test_stop_and_resume_lose_no_finished_epoch_and_no_trial(bench: Bench) -> None:
+    def stop_at_two(trial: Trial) -> None:
+        if trial.state is TrialState.COMPLETED and trial.number == 1:
+            bench.stop.set()
+
+    bench.watching.on_trial = stop_at_two
+    training = Counting(epochs=3, seconds=0.05)
+    stopped = bench.run(training, trials=6)
+    assert stopped.state is SearchState.STOPPED
+    done = [trial for trial in bench.trials if trial.state is TrialState.COMPLETED]
+    assert TrialState.RUNNING not in bench.states
+    assert len(bench.trials) < 6
+    bench.stop.clear()
+    bench.watching.on_trial = lambda _: None
+    assert bench.run(training, trials=6).state is SearchState.COMPLETED
+    assert bench.states == [TrialState.COMPLETED] * 6
+    assert [trial for trial in bench.trials if trial.number in {it.number for it in done}] == done
+    epochs = [(it.trial, it.epoch) for it in bench.repository.observations("s")]
+    assert sorted(epochs) == [(n, e) for n in range(6) for e in (1, 2, 3)], "each epoch was trained exactly once"
+
+
+def test_a_training_that_does_not_react_is_left_for_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixrec_automl.controller.STOP_SECONDS", 0.3)
+    timer = threading.Timer(0.5, bench.stop.set)
+    timer.start()
+    began = time.monotonic()
+    training = Counting(epochs=1, seconds=3)
+    executor = InProcessExecutor(training)
+    parts = SearchParts(bench.repository, bench.proposer, executor, bench.watching, lambda: None)
+    search = run_search("s", BudgetConfig(trials=4, seed=3), 2, bench.folder, parts, bench.stop)
+    assert time.monotonic() - began < 2.5
+    assert search.state is SearchState.STOPPED
+    assert bench.states == [TrialState.QUEUED] * 2
+    executor.close()
+    # What these attempts report too late belongs to no running attempt any more.
+    late: list[Event] = []
+    while (event := executor.next_event(0.1)) is not None:
+        late.append(event)
+    assert {type(event) for event in late} == {EpochEnded, TrialCompleted}
+    assert bench.states == [TrialState.QUEUED] * 2
+
+
+def test_a_dead_controllers_trials_are_run_again(bench: Bench) -> None:
+    design = Architecture.from_bits((1,) * Enumerating.bits)
+    bench.repository.start_trial("s", bench.repository.add_trial("s", design, 3, Origin.SOBOL, 0.0).number)
+    bench.repository.record_epoch("s", 0, 1, 1, {"validation_mrr": 0.01})
+    assert bench.run(Counting(), trials=3).state is SearchState.COMPLETED
+    first = bench.trials[0]
+    assert (first.architecture, first.attempt, first.state) == (design, 2, TrialState.COMPLETED)
+
+
+def test_an_error_of_the_search_itself_is_recorded_and_raised(bench: Bench) -> None:
+    @dataclass
+    class Broken(Enumerating):
+        def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
+            if len(trials) == 2:
+                raise LookupError("no surrogate today")
+            return super().propose(trials, seed=seed)
+
+    bench.proposer = Broken()
+    with pytest.raises(LookupError, match="no surrogate today"):
+        bench.run(Counting(seconds=0.3))
+    search = bench.repository.search("s")
+    assert search.state is SearchState.FAILED
+    assert "no surrogate today" in (search.error or "")
+    assert TrialState.RUNNING not in bench.states
+    bench.proposer = Enumerating()
+    assert bench.run(Counting()).state is SearchState.COMPLETED
+
+
+def test_an_interrupt_is_recorded_as_stopped(bench: Bench) -> None:
+    def interrupt(trial: Trial) -> None:
+        if trial.state is TrialState.RUNNING and trial.number == 2:
+            raise KeyboardInterrupt
+
+    bench.watching.on_trial = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(Counting(), slots=1)
+    assert bench.repository.search("s").state is SearchState.STOPPED
+    assert bench.states == [TrialState.COMPLETED, TrialState.COMPLETED, TrialState.QUEUED]
+
+
+def test_a_stop_after_the_last_trial_changes_nothing(bench: Bench) -> None:
+    def stop_at_the_end(trial: Trial) -> None:
+        if trial.number == 1 and trial.state is TrialState.COMPLETED:
+            bench.stop.set()
+
+    bench.watching.on_trial = stop_at_the_end
+    assert bench.run(Counting(), trials=2, slots=1).state is SearchState.COMPLETED
+
+
+def test_a_late_message_of_another_attempt_is_ignored(bench: Bench) -> None:
+    """An executor may still hold events of an attempt that is over."""
+
+    class Confused(InProcessExecutor):
+        def submit(self, trial: TrialTask) -> None:
+            self._events.put(TrialCompleted(trial.number, trial.attempt + 1, 0.9, 0.0))
+            self._events.put(EpochEnded(trial.number + 1, trial.attempt, 1, {"validation_mrr": 0.9}))
+            super().submit(trial)
+
+    executor = Confused(Counting())
+    parts = SearchParts(bench.repository, bench.proposer, executor, bench.watching, lambda: None)
+    run_search("s", BudgetConfig(trials=2, seed=3), 1, bench.folder, parts, bench.stop)
+    assert all(trial == replace(trial, mrr=true_mrr(trial.architecture)) for trial in bench.trials)
+    assert len(bench.repository.observations("s")) == 4

@@ -1,0 +1,329 @@
+"""MLflow as a view of the database, with a real MLflow on SQLite."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mixrec_automl import mlflow_view, tracking
+from mixrec_automl.store.records import Origin, SearchState
+from mixrec_automl.store.repository import Repository
+from mixrec_automl.tracking import Projector, project
+from search_spaces.architecture import Architecture
+
+NAME = "demo"
+CONFIG = {"data": {"name": "ml-100k"}, "search": {"trials": 4, "absent": None}}
+
+
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables, which take seconds to make: each test copies it."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    tracking.set_mlflow_environment()
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def mlflow_file(empty_mlflow: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(empty_mlflow) as source, sqlite3.connect(path) as target:
+        source.backup(target)
+    return path
+
+
+@pytest.fixture
+def uri(mlflow_file: Path) -> str:
+    return f"sqlite:///{mlflow_file}"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    repository = Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")
+    repository.create_search(NAME, CONFIG, "fingerprint")
+    yield repository
+    repository.close()
+
+
+def add(repository: Repository, bits: str) -> int:
+    number = repository.add_trial(NAME, Architecture.parse(bits), 11, Origin.SOBOL, 0.5).number
+    repository.start_trial(NAME, number)
+    return number
+
+
+def complete(repository: Repository, bits: str, mrr: float) -> int:
+    number = add(repository, bits)
+    for epoch in (1, 2):
+        repository.record_epoch(NAME, number, 1, epoch, {"validation_mrr": mrr / epoch, "loss_seq": 9.0 - epoch})
+    repository.complete_trial(NAME, number, 1, mrr, 0.001)
+    return number
+
+
+def contents(uri: str) -> dict[str, Any]:
+    """Everything that MLflow holds of the search, by run name, with the whole history of each metric."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(NAME)
+    found = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        assert run.info.run_name not in found, "a run was created twice"
+        found[run.info.run_name] = {
+            "id": run.info.run_id,
+            "status": run.info.status,
+            "start": run.info.start_time,
+            "end": run.info.end_time,
+            "params": run.data.params,
+            "tags": run.data.tags,
+            "metrics": {
+                key: [
+                    (point.step, point.timestamp, point.value)
+                    for point in client.get_metric_history(run.info.run_id, key)
+                ]
+                for key in run.data.metrics
+            },
+            "artifacts": [artifact.path for artifact in client.list_artifacts(run.info.run_id)],
+        }
+    return found
+
+
+def test_a_search_with_every_kind_of_trial(repository: Repository, uri: str, tmp_path: Path) -> None:
+    complete(repository, "000-000", 0.04)
+    failed = add(repository, "000-111")
+    repository.fail_trial(NAME, failed, 1, "Traceback:\n  x = 1 / 0\nZeroDivisionError: division by zero\n")
+    complete(repository, "111-000", 0.03)
+    interrupted = add(repository, "111-111")
+    repository.record_epoch(NAME, interrupted, 1, 1, {"validation_mrr": 0.01})
+    repository.requeue_trial(NAME, interrupted)
+    repository.start_trial(NAME, interrupted)
+    repository.record_epoch(NAME, interrupted, 2, 2, {"validation_mrr": 0.02})
+    repository.add_trial(NAME, Architecture.parse("010-101"), 0, Origin.SOBOL, 0.1)
+
+    project(repository, NAME, uri, tmp_path / "artifacts")
+    runs = contents(uri)
+
+    assert set(runs) == {NAME, "trial-000", "trial-001", "trial-002", "trial-003", "trial-003-attempt-2"}
+    assert {name: run["status"] for name, run in runs.items()} == {
+        NAME: "RUNNING",
+        "trial-000": "FINISHED",
+        "trial-001": "FAILED",
+        "trial-002": "FINISHED",
+        "trial-003": "KILLED",
+        "trial-003-attempt-2": "RUNNING",
+    }
+    parent = runs[NAME]
+    assert parent["params"] == {"fingerprint": "fingerprint", "data.name": "ml-100k", "search.trials": "4"}
+    assert [(step, value) for step, _, value in parent["metrics"]["best_mrr"]] == [(1, 0.04), (2, 0.04)]
+    assert [value for _, _, value in parent["metrics"]["mrr"]] == [0.04, 0.03]
+    assert parent["tags"]["mixrec.best_architecture"] == "000-000"
+    assert parent["artifacts"] == ["config.yaml"]
+
+    trial, observed = repository.trials(NAME)[0], repository.observations(NAME, 0)
+    child = runs["trial-000"]
+    assert child["tags"]["mlflow.parentRunId"] == parent["id"]
+    assert (child["tags"]["mixrec.search"], child["tags"]["mixrec.trial"], child["tags"]["mixrec.attempt"]) == (
+        NAME,
+        "0",
+        "1",
+    )
+    assert child["params"] == {
+        "architecture": "000-000", "bits": "000000", "layers": "2", "seed": "11", "origin": "Sobol",
+    }  # fmt: skip
+    stamps = [int(epoch.recorded_at.timestamp() * 1000) for epoch in observed]
+    assert child["metrics"]["validation_mrr"] == [(1, stamps[0], 0.04), (2, stamps[1], 0.02)]
+    assert child["metrics"]["loss_seq"] == [(1, stamps[0], 8.0), (2, stamps[1], 7.0)]
+    assert trial.started_at is not None
+    assert trial.finished_at is not None
+    assert [value for _, _, value in child["metrics"]["mrr"]] == [0.04]
+    assert [value for _, _, value in child["metrics"]["seconds"]] == [
+        (trial.finished_at - trial.started_at).total_seconds()
+    ]
+    assert (child["start"], child["end"]) == tuple(
+        int(moment.timestamp() * 1000) for moment in (trial.started_at, trial.finished_at)
+    )
+
+    assert runs["trial-001"]["tags"]["mixrec.error"] == "ZeroDivisionError: division by zero"
+    assert runs["trial-001"]["artifacts"] == ["error.txt"]
+    assert "mrr" not in runs["trial-001"]["metrics"]
+    assert [step for step, _, _ in runs["trial-003"]["metrics"]["validation_mrr"]] == [1]
+    assert [step for step, _, _ in runs["trial-003-attempt-2"]["metrics"]["validation_mrr"]] == [2]
+
+
+def test_projecting_twice_is_projecting_once(repository: Repository, uri: str, tmp_path: Path) -> None:
+    complete(repository, "000", 0.04)
+    add(repository, "001")
+    project(repository, NAME, uri, tmp_path)
+    before = contents(uri)
+    project(repository, NAME, uri, tmp_path)
+    assert contents(uri) == before
+
+
+def test_many_small_updates_end_where_one_large_one_does(repository: Repository, uri: str, tmp_path: Path) -> None:
+    view = tracking.open_view(repository, NAME, uri, tmp_path)
+    for bits, mrr in (("000", 0.02), ("010", 0.05), ("111", 0.03)):
+        number = add(repository, bits)
+        view.update(repository)
+        for epoch in (1, 2):
+            repository.record_epoch(NAME, number, 1, epoch, {"validation_mrr": mrr})
+            view.update(repository)
+        repository.complete_trial(NAME, number, 1, mrr, 0.001)
+        view.update(repository)
+    repository.set_search_state(NAME, SearchState.COMPLETED)
+    view.update(repository)
+    small = contents(uri)
+    client = MlflowClient(tracking_uri=uri)
+    for run in small.values():
+        client.delete_run(run["id"])
+    project(repository, NAME, uri, tmp_path)
+    large = contents(uri)
+    own = {"id", "tags"}
+    assert {name: {key: run[key] for key in run.keys() - own} for name, run in small.items()} == {
+        name: {key: run[key] for key in run.keys() - own} for name, run in large.items()
+    }
+    assert [value for _, _, value in small[NAME]["metrics"]["best_mrr"]] == [0.02, 0.05, 0.05]
+    assert small[NAME]["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize("calls", range(1, 16))
+def test_a_failure_at_any_call_is_made_good(
+    repository: Repository, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """MLflow fails at its n-th write; the next projection gives what an undisturbed one gives."""
+    complete(repository, "000", 0.04)
+    failed = add(repository, "001")
+    repository.fail_trial(NAME, failed, 1, "boom")
+    left = [calls]
+    for method in ("create_run", "log_batch", "log_text", "set_terminated"):
+        original = getattr(MlflowClient, method)
+
+        def flaky(self: MlflowClient, *args: Any, original: Any = original, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise ConnectionError("gone")
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, method, flaky)
+    with pytest.raises(ConnectionError, match="gone"):
+        project(repository, NAME, uri, tmp_path)
+    project(repository, NAME, uri, tmp_path)
+    runs = contents(uri)
+    assert {name: run["status"] for name, run in runs.items()} == {
+        NAME: "RUNNING", "trial-000": "FINISHED", "trial-001": "FAILED",
+    }  # fmt: skip
+    assert [step for step, _, _ in runs["trial-000"]["metrics"]["validation_mrr"]] == [1, 2]
+    assert [value for _, _, value in runs["trial-000"]["metrics"]["mrr"]] == [0.04]
+    assert [value for _, _, value in runs[NAME]["metrics"]["best_mrr"]] == [0.04]
+    assert all(run["params"] for run in runs.values())
+    assert runs["trial-001"]["artifacts"] == ["error.txt"]
+
+
+def test_a_stopped_search_that_is_resumed(repository: Repository, uri: str, tmp_path: Path) -> None:
+    statuses = []
+    for state in (SearchState.STOPPED, SearchState.RUNNING, SearchState.FAILED, SearchState.RUNNING):
+        repository.set_search_state(NAME, state, "too many failures" if state is SearchState.FAILED else None)
+        project(repository, NAME, uri, tmp_path)
+        statuses.append(contents(uri)[NAME]["status"])
+    assert statuses == ["KILLED", "RUNNING", "FAILED", "RUNNING"]
+    assert contents(uri)[NAME]["tags"]["mixrec.error"] == "too many failures"
+
+
+def test_two_searches_of_one_name_do_not_mix(repository: Repository, uri: str, tmp_path: Path) -> None:
+    complete(repository, "000", 0.04)
+    project(repository, NAME, uri, tmp_path)
+    other = Repository.open(f"sqlite:///{tmp_path / 'other.db'}")
+    other.create_search(NAME, CONFIG, "fingerprint")
+    complete(other, "111", 0.01)
+    project(other, NAME, uri, tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
+    children = [run for run in runs if "mixrec.trial" in run.data.tags]
+    assert sorted(run.data.params["bits"] for run in children) == ["000", "111"]
+    other.close()
+
+
+def test_a_deleted_experiment_comes_back(repository: Repository, uri: str, tmp_path: Path) -> None:
+    project(repository, NAME, uri, tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name(NAME).experiment_id)
+    project(repository, NAME, uri, tmp_path)
+    assert client.get_experiment_by_name(NAME).lifecycle_stage == "active"
+
+
+def test_large_batches_are_split(repository: Repository, uri: str, tmp_path: Path) -> None:
+    number = add(repository, "000")
+    for epoch in range(1, 31):
+        repository.record_epoch(NAME, number, 1, epoch, {f"m{index}": float(index) for index in range(40)})
+    project(repository, NAME, uri, tmp_path)
+    metrics = contents(uri)["trial-000"]["metrics"]
+    assert sum(map(len, metrics.values())) == 1200 > mlflow_view.LARGEST_METRIC_BATCH
+
+
+def test_the_projector_follows_the_search(repository: Repository, uri: str, tmp_path: Path) -> None:
+    projector = Projector(repository, NAME, uri, tmp_path)
+    projector.start()
+    complete(repository, "000", 0.04)
+    projector.wake()
+    complete(repository, "001", 0.05)
+    repository.set_search_state(NAME, SearchState.COMPLETED)
+    assert projector.close(60)
+    runs = contents(uri)
+    assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(
+        (NAME, "trial-000", "trial-001"), "FINISHED"
+    )
+    assert repository.search(NAME).tracking_error is None
+
+
+def test_the_projector_catches_up_after_an_outage(
+    repository: Repository, uri: str, mlflow_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(tracking, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # its own retries take a minute
+    away = mlflow_file.with_suffix(".away")
+    mlflow_file.rename(away)
+    mlflow_file.mkdir()  # a folder cannot be opened as a database
+    projector = Projector(repository, NAME, uri, tmp_path)
+    with caplog.at_level(logging.INFO, "mixrec_automl.tracking"):
+        projector.start()
+        complete(repository, "000", 0.04)
+        projector.wake()
+        wait_for(lambda: repository.search(NAME).tracking_error is not None)
+        time.sleep(0.3)  # several retries
+        mlflow_file.rmdir()
+        away.rename(mlflow_file)
+        wait_for(lambda: repository.search(NAME).tracking_error is None)
+    assert [record.levelname for record in caplog.records if record.name == "mixrec_automl.tracking"] == [
+        "WARNING",
+        "INFO",
+    ]
+    assert projector.close(60)
+    assert contents(uri)["trial-000"]["status"] == "FINISHED"
+
+
+def test_a_dead_server_delays_nobody(repository: Repository, tmp_path: Path) -> None:
+    projector = Projector(repository, NAME, "http://127.0.0.1:9", tmp_path)
+    start = time.monotonic()
+    projector.start()
+    for _ in range(100):
+        projector.wake()
+    assert time.monotonic() - start < 0.5
+    start = time.monotonic()
+    assert not projector.close(timeout=0.5)
+    assert time.monotonic() - start < 2.0
+    assert repository.search(NAME).tracking_error is not None
+
+
+def test_a_projector_that_never_started_closes(repository: Repository, uri: str, tmp_path: Path) -> None:
+    assert Projector(repository, NAME, uri, tmp_path).close(1)
+
+
+def wait_for(condition: Any, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
