@@ -1,0 +1,144 @@
+"""A trained recommender as one folder that needs nothing else: no network, no database, no pickle.
+
+model.json           format, configuration, architecture, fingerprints
+weights.safetensors  trained weights of MixRec
+items.safetensors    item tokens and which items M_cf knows
+catalogue.parquet    id, title, sentence of every item, in index order
+backbone/            the frozen layers that are used, and the tokenizer
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+from search_spaces.architecture import Architecture
+from trainers.config import FinetuneConfig
+from trainers.data.batches import Layout
+from trainers.data.sequence_data import Catalogue, ItemTokens
+from trainers.device import pick_device
+from trainers.errors import UserError
+from trainers.model.backbone import as_backbone
+from trainers.model.mixrec import MixRec
+from trainers.model.pretrained import load_pretrained
+from trainers.task import TrainingTask
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS, ITEMS, CATALOGUE = "model.json", "weights.safetensors", "items.safetensors", "catalogue.parquet"
+BACKBONE = "backbone"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A loaded recommender."""
+
+    model: MixRec
+    layout: Layout
+    tokenizer: PreTrainedTokenizerFast
+    catalogue: Catalogue
+    config: FinetuneConfig
+    architecture: Architecture
+    data_fingerprint: str
+    """Of the data it was trained on: its ranks compare only with those on the same data"""
+
+
+def write_package(
+    folder: Path,
+    config: FinetuneConfig,
+    architecture: Architecture,
+    task: TrainingTask,
+    weights: Path,
+    backbones: Path,
+) -> None:
+    """Write a package from a finished training.
+
+    Args:
+        folder: must not exist; appears whole or not at all.
+        weights: the checkpoint to keep (`finetune.BEST`).
+        backbones: where the backbone that was trained on comes from.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        made = Path(scratch, folder.name)
+        made.mkdir()
+        pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
+        pretrained.model.save_pretrained(made / BACKBONE)
+        pretrained.tokenizer.save_pretrained(made / BACKBONE)
+        shutil.copyfile(weights, made / WEIGHTS)
+        items = {
+            "offsets": torch.tensor(task.item_tokens.offsets),
+            "tokens": torch.tensor(task.item_tokens.tokens),
+            "known": torch.tensor(task.known_items),
+            "prompt": torch.tensor(task.prompt),
+        }
+        save_file(items, made / ITEMS)
+        catalogue = task.data.catalogue
+        table = {"id": catalogue.ids, "title": catalogue.titles, "sentence": catalogue.sentences}
+        pq.write_table(
+            pa.table({name: pa.array(column, pa.string()) for name, column in table.items()}), made / CATALOGUE
+        )
+        description = {
+            "format": FORMAT,
+            "architecture": str(architecture),
+            "config": asdict(config),
+            "num_users": task.data.num_users,
+            "backbone": pretrained.fingerprint,
+            "data": task.data.fingerprint,
+        }
+        (made / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        made.rename(folder)
+
+
+def read_package(folder: Path) -> Package:
+    """Load a package on this process's device, ready to score.
+
+    Raises:
+        UserError: `folder` is no whole package of this format.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise UserError(f"{folder}: model format {description['format']}, expected {FORMAT}: promote it again")
+        config = TypeAdapter(FinetuneConfig).validate_python(description["config"])
+        architecture = Architecture.parse(description["architecture"])
+        items, weights = load_file(folder / ITEMS), load_file(folder / WEIGHTS)
+        table = pq.read_table(folder / CATALOGUE)
+        catalogue = Catalogue(*(tuple(table.column(name).to_pylist()) for name in ("id", "title", "sentence")))
+        num_users = int(description["num_users"])
+    except (OSError, KeyError, ValueError, ValidationError, SafetensorError, pa.ArrowInvalid) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder} holds no whole model: {reason}. Promote it again") from error
+    pretrained = load_pretrained(str(folder / BACKBONE), None, folder)
+    device = pick_device()
+    pretrained.model.to(device)
+    model = MixRec(
+        as_backbone(pretrained.model),
+        config.model,
+        architecture,
+        num_users=num_users,
+        num_items=len(catalogue),
+        temperature=config.training.temperature,
+    )
+    model.load_state_dict(weights)
+    layout = Layout.of(
+        config.model,
+        ItemTokens(items["offsets"].numpy(), items["tokens"].numpy()),
+        items["prompt"].tolist(),
+        pretrained.tokenizer.bos_token_id,
+        items["known"].numpy().astype(np.bool_),
+    )
+    return Package(
+        model.to(device).eval(), layout, pretrained.tokenizer, catalogue, config, architecture, description["data"]
+    )
