@@ -76,7 +76,7 @@ class MlflowView:
 
     def __init__(self, client: MlflowClient, experiment_id: str, identity: Mapping[str, str]) -> None:
         self._client = client
-        self._experiment_id = experiment_id
+        self.experiment_id = experiment_id
         self._identity = identity
         self._parent: _KnownRun | None = None
         self._children: dict[tuple[int, int], _KnownRun] = {}
@@ -119,11 +119,17 @@ class MlflowView:
                     self._update_child(parent, trial, attempt, [epoch for epoch in seen if epoch.attempt == attempt])
         self._parent = self._update_parent(parent, search, trials)
 
+    def child_tags(self) -> dict[str, str]:
+        """Tags that make a run a child of the search's, once `update` has made that. A promotion's run carries them."""
+        if self._parent is None:
+            raise RuntimeError("update comes before child_tags")
+        return {MLFLOW_PARENT_RUN_ID: self._parent.id}
+
     # The search
 
     def _create_parent(self, search: Search) -> _KnownRun:
         created = self._client.create_run(
-            self._experiment_id, _milliseconds(search.created_at), dict(self._identity), run_name=search.name
+            self.experiment_id, _milliseconds(search.created_at), dict(self._identity), run_name=search.name
         )
         self._parent = _KnownRun.read(created)
         return self._parent
@@ -200,7 +206,7 @@ class MlflowView:
         tags = {MLFLOW_PARENT_RUN_ID: parent.id, TAG_TRIAL: str(trial.number), TAG_ATTEMPT: str(attempt)}
         name = f"trial-{trial.number:03d}" + (f"-attempt-{attempt}" if attempt > 1 else "")
         created = self._client.create_run(
-            self._experiment_id, _milliseconds(start), {**self._identity, **tags}, run_name=name
+            self.experiment_id, _milliseconds(start), {**self._identity, **tags}, run_name=name
         )
         child = _KnownRun.read(created)
         self._children[trial.number, attempt] = child
@@ -213,7 +219,7 @@ class MlflowView:
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment_id], where, max_results=1000, order_by=["attributes.start_time"], page_token=token
+                [self.experiment_id], where, max_results=1000, order_by=["attributes.start_time"], page_token=token
             )
             yield from page
             token = page.token

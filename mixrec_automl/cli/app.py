@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mixrec_automl
-from mixrec_automl.cli import data, search, searches, show, ui
+from mixrec_automl.cli import data, promote, recommend, search, searches, show, ui
 from mixrec_automl.cli.errors import FriendlyGroup
 
 app = typer.Typer(
@@ -43,6 +43,8 @@ app.command("search", epilog=search.SEARCH_EXAMPLE)(search.search)
 app.command("resume", epilog=search.RESUME_EXAMPLE)(search.resume)
 app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
+app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
+app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 
 

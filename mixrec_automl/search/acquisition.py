@@ -44,6 +44,17 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
     so takes away what is to be gained beside it, without a guess at its outcome.
     """
 
+    _baseline: Tensor  # designs observed or pending, [b, n]
+    _observed: Tensor  # training rows, [m, n]
+    _mean: Tensor
+    _log_scale: Tensor
+    _root: Tensor  # Cholesky factor of the covariance of the outcomes, [m, m]
+    _weights: Tensor  # [m]
+    _whitened_baseline: Tensor  # [m, b]
+    _fantasy_root: Tensor  # Cholesky factor of the posterior covariance at the baseline, [b, b]
+    _draws: Tensor  # standard normal, [fantasies, b]
+    _best: Tensor  # of each fantasy, [fantasies, 1]
+
     def __init__(self, model: BitSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None) -> None:  # noqa: N803
         """
         Args:
@@ -72,7 +83,8 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             self._best = fantasies.amax(dim=1, keepdim=True)
 
     def _kernel(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.model.covar_module(left, right).to_dense()
+        covariance: Tensor = self.model.covar_module(left, right).to_dense()
+        return covariance
 
     def _whiten(self, designs: Tensor) -> Tensor:
         cross = self._kernel(self._observed, designs)

@@ -128,9 +128,7 @@ def ascend_exactly(phi: Tensor, values: Tensor, ascent: Ascent) -> Tensor:
     return _ascend(phi, gradient, ascent)
 
 
-def ascend_by_sampling(
-    phi: Tensor, values_of: Acquisition, ascent: Ascent, generator: torch.Generator
-) -> Tensor:
+def ascend_by_sampling(phi: Tensor, values_of: Acquisition, ascent: Ascent, generator: torch.Generator) -> Tensor:
     """Maximise the expectation by Monte Carlo; rewards are scaled to unit spread within each restart."""
 
     def gradient(point: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from mixrec_automl.store.records import Origin, Trial
 from search_spaces.architecture import Architecture
 
 
-class SpaceExhausted(RuntimeError):
+class SpaceExhausted(RuntimeError):  # noqa: N818 - like StopIteration, an end rather than an error
     """Every design of the space has been proposed."""
 
 

@@ -65,3 +65,22 @@ def predict(surrogate: BitSurrogate, bits: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         posterior = surrogate.posterior(bits.to(torch.float64))
         return posterior.mean[:, 0], posterior.variance[:, 0].sqrt()
+
+
+def leave_one_out(surrogate: BitSurrogate) -> tuple[Tensor, Tensor]:
+    """What the surrogate would have predicted for each trial's outcome from the others, parameters kept.
+
+    Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations 5.10 to 5.12.
+
+    Returns:
+        Mean and standard deviation (training noise included), each [trials], on the scale of the outcomes.
+    """
+    with torch.no_grad():
+        bits = surrogate.train_inputs[0]
+        covariance = surrogate.covar_module(bits).to_dense() + torch.diag(surrogate.likelihood.noise)
+        precision = torch.linalg.inv(covariance)
+        residual = surrogate.train_targets - surrogate.mean_module.constant
+        variance = precision.diagonal().reciprocal()
+        mean = surrogate.train_targets - variance * (precision @ residual)
+        scale = surrogate.outcome_transform.stdvs.squeeze()
+        return surrogate.outcome_transform.means.squeeze() + scale * mean, scale * variance.sqrt()

@@ -1,0 +1,106 @@
+"""`mixrec-automl promote`: train the winner of a search on all users, test it, register it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mixrec_automl.promotion import Evaluation, PromotionPlan
+
+EXAMPLE = "Example: mixrec-automl promote first --workers 2"
+EXIT_INTERRUPTED = 130
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="A search with at least one completed trial.")],
+    trial: Annotated[int | None, typer.Option(help="Promote this trial instead of the best one.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Data-parallel processes (default: promotion.workers of the search).")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a champion that was trained on other data, unseen.")
+    ] = False,
+) -> None:
+    """Train the winner on all users, evaluate it once on the test items, register it, and make it champion if it is
+    better. Ctrl-C stops it cleanly; the same command goes on."""
+    from mixrec_automl import paths
+    from mixrec_automl.cli.tables import make_console, winner_table
+    from mixrec_automl.config import from_dict
+    from mixrec_automl.store.records import best_trial
+    from mixrec_automl.store.repository import Repository
+    from trainers.errors import UserError
+
+    repository = Repository.open()
+    search = repository.search(name)
+    config = from_dict(search.config, f"search {name}")
+    trials = repository.trials(name)
+    chosen = best_trial(trials) if trial is None else next((one for one in trials if one.number == trial), None)
+    if chosen is None or chosen.mrr is None:
+        what = "has no completed trial" if trial is None else f"has no completed trial {trial}"
+        raise UserError(f"search {name!r} {what}: see `mixrec-automl show {name}`")
+    console = make_console()
+    console.print(
+        winner_table(chosen.architecture, f"trial {chosen.number} of {name}, validation MRR {chosen.mrr:.4f}")
+    )
+
+    # torch, Ray and MLflow: seconds that a mistake above need not cost
+    from mixrec_automl.promote import run_promotion
+    from mixrec_automl.promotion import plan_promotion
+
+    plan = plan_promotion(search, config, chosen, workers)
+    _announce(plan, console)
+    outcome = run_promotion(plan, search, repository, console, force=force)
+    if outcome is None:
+        console.print(f"stopped; to go on: mixrec-automl promote {name}", highlight=False, markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    console.print(results_table(outcome.evaluations))
+    console.print(f"{outcome.decision.reason}", highlight=False, markup=False, soft_wrap=True)
+    version = outcome.version
+    became = "is now the champion" if outcome.decision.moves else "is registered; the champion stays"
+    lines = (
+        f"{version.name} version {version.version} {became}",
+        f"ranks     {plan.folder}",
+        f"MLflow    {paths.tracking_uri()}",
+        f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
+        f"--text '{outcome.example_title}'",
+        "          mixrec-automl ui",
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _announce(plan: PromotionPlan, console: Console) -> None:
+    cluster, epochs = plan.config.cluster, plan.config.training.epochs
+    processes = "1 process" if cluster.workers_per_trial == 1 else f"{cluster.workers_per_trial} processes"
+    console.print(
+        f"training on all users: {epochs} epochs, {processes} of {cluster.cpus_per_worker} CPU", highlight=False
+    )
+
+
+def results_table(evaluations: tuple[Evaluation, ...]) -> Table:
+    """Test metrics beside the floors, with seen items in the ranking and without."""
+    from rich.table import Table
+
+    table = Table("seen items", "model", title="test items, full ranking")
+    for heading in ("MRR", "NDCG@10", "Recall@10", "MRR minus popularity, 95 %"):
+        table.add_column(heading, justify="right")
+    for evaluation in evaluations:
+        seen = "left out" if evaluation.exclude_seen else "ranked"
+        rows = {"MixRec": evaluation.metrics, **evaluation.floors}
+        for model, metrics in rows.items():
+            difference = evaluation.against_popularity
+            interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+            table.add_row(
+                seen,
+                model,
+                f"{metrics.mrr:.4f} ± {metrics.mrr_error:.4f}",
+                f"{metrics.ndcg_at_10:.4f}",
+                f"{metrics.recall_at_10:.4f}",
+                interval if model == "MixRec" else "",
+            )
+    return table

@@ -1,0 +1,60 @@
+"""Who may be champion: the rule by which the registry alias moves (design, section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixrec_automl.promotion import BOOTSTRAP_SEED, Evaluation, rank_test_items
+from trainers.data.sequence_data import SequenceData
+from trainers.errors import UserError
+from trainers.package import Package
+from trainers.statistics import PairedDifference, compare
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the alias moves, and the difference in test MRR that decided, if any could be taken."""
+
+    moves: bool
+    rival: str
+    difference: PairedDifference | None
+
+    @property
+    def reason(self) -> str:
+        """One line for a person."""
+        if self.difference is None:
+            return f"forced past {self.rival}, which was trained on other data and cannot be compared"
+        found = self.difference
+        verdict = "better" if self.moves else "not surely better"
+        return (
+            f"{verdict} than {self.rival}: test MRR {found.mean:+.4f} on the same {found.users:,} users, "
+            f"95 % interval [{found.low:+.4f}, {found.high:+.4f}]"
+        )
+
+
+def check_comparable_data(champion: str, champion_data: str, data: str, *, force: bool) -> None:
+    """Refuse, before anything is trained, to compete with a champion of other data.
+
+    Raises:
+        UserError: the fingerprints differ and `force` is off.
+    """
+    if champion_data != data and not force:
+        raise UserError(
+            f"{champion} was trained on data {champion_data[:12]}, this search on {data[:12]}, so the two cannot be "
+            f"compared; give --force to replace it unseen"
+        )
+
+
+def first_champion(evaluation: Evaluation) -> Decision:
+    """Without a champion, popularity is the rival: the paired 95 % lower bound must lie above zero."""
+    difference = evaluation.against_popularity
+    return Decision(difference.low > 0, "popularity", difference)
+
+
+def challenge(evaluation: Evaluation, champion: Package, name: str, data: SequenceData) -> Decision:
+    """Score the champion again on the users that `evaluation` scored, and compare user by user."""
+    if champion.data_fingerprint != data.fingerprint:
+        return Decision(True, name, None)
+    theirs = rank_test_items(champion, data, exclude_seen=evaluation.exclude_seen)
+    difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
+    return Decision(difference.low > 0, name, difference)

@@ -1,0 +1,49 @@
+"""How a promotion looks in MLflow: a child run of its search, with curves, test metrics and per-user ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mixrec_automl import paths
+from mixrec_automl.store.records import Promotion, Trial
+from mixrec_automl.store.repository import Repository
+from mixrec_automl.tracking import artifacts_folder, open_view, set_mlflow_environment
+
+set_mlflow_environment()  # before the import below
+
+from mlflow.entities import Metric, Param  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+
+TAG_PROMOTION = "mixrec.promotion"
+
+
+class PromotionRun:
+    """One MLflow run of a promotion."""
+
+    def __init__(self, repository: Repository, promotion: Promotion, trial: Trial) -> None:
+        """Brings MLflow up to date with the search, then opens a run below it."""
+        uri = paths.tracking_uri()
+        view = open_view(repository, promotion.search, uri, artifacts_folder(promotion.search))
+        view.update(repository)
+        self._client = MlflowClient(tracking_uri=uri)
+        tags = {**view.child_tags(), TAG_PROMOTION: str(promotion.number)}
+        run = self._client.create_run(
+            view.experiment_id, tags=tags, run_name=f"promotion-{promotion.number}-of-trial-{trial.number}"
+        )
+        self.id = str(run.info.run_id)
+        params = [Param("architecture", str(trial.architecture)), Param("trial", str(trial.number))]
+        self._client.log_batch(self.id, params=[*params, Param("seed", str(trial.seed))])
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def keep(self, file: Path) -> None:
+        """Store a file among the run's artifacts."""
+        self._client.log_artifact(self.id, str(file))
+
+    def finish(self, status: str) -> None:
+        """`FINISHED`, `KILLED` or `FAILED`."""
+        self._client.set_terminated(self.id, status)

@@ -1,0 +1,156 @@
+"""Runs a promotion: training, test, registration and gate, recorded in database and MLflow."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+
+from rich.console import Console
+
+from mixrec_automl import paths
+from mixrec_automl.cluster.executor import EpochEnded
+from mixrec_automl.cluster.ray_session import check_resources, ray_session
+from mixrec_automl.epochs_bar import epochs_bar
+from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
+from mixrec_automl.interruption import stop_on_signals
+from mixrec_automl.mlflow_promotion import PromotionRun
+from mixrec_automl.promotion import (
+    Evaluation,
+    PromotionPlan,
+    evaluate_package,
+    flat_metrics,
+    pack,
+    train_winner,
+)
+from mixrec_automl.registry import ModelVersion, Registry, registered_name, scratch_folder
+from mixrec_automl.store.records import Promotion, Search, SearchState
+from mixrec_automl.store.repository import Repository
+from trainers.data.prepare import open_or_prepare
+from trainers.data.sequence_data import SequenceData
+from trainers.package import Package, read_package
+
+EXAMPLE_ITEMS = 3
+
+
+@dataclass(frozen=True)
+class PromotionOutcome:
+    """A finished promotion."""
+
+    evaluations: tuple[Evaluation, ...]
+    version: ModelVersion
+    decision: Decision
+    example_title: str
+    """A title of the catalogue, for the command that is suggested next"""
+
+
+def run_promotion(
+    plan: PromotionPlan, search: Search, repository: Repository, console: Console, *, force: bool
+) -> PromotionOutcome | None:
+    """Train, test, register and pass the gate; None where Ctrl-C or SIGTERM stopped it.
+
+    Raises:
+        UserError: too few resources, or a champion of other data and no `force`.
+        PromotionError: the training raised.
+    """
+    config = plan.config
+    data = open_or_prepare(
+        config.data.name, config.data.filters, paths.data_folder(config.data.name), paths.downloads_folder()
+    )
+    registry = Registry(paths.tracking_uri())
+    name = registered_name(config.data.name)
+    champion = registry.champion(name)
+    if champion is not None:
+        check_comparable_data(
+            f"{name} version {champion.version}", champion.data_fingerprint, data.fingerprint, force=force
+        )
+    with stop_on_signals() as stop:
+        promotion = repository.add_promotion(search.name, plan.trial.number)
+        run: PromotionRun | None = None
+        try:
+            with console.status("MLflow"):
+                run = PromotionRun(repository, promotion, plan.trial)
+            if not _train(plan, run, stop, console):
+                _end(repository, promotion, run, SearchState.STOPPED)
+                return None
+            package, evaluations = _test(plan, data, run, console)
+            with console.status("registering"):
+                example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
+                version = registry.register(name, plan.package, run.id, example, data.fingerprint)
+            decision = _decide(evaluations[0], registry, champion, data, console)
+            _describe(registry, version, evaluations, decision)
+            if decision.moves:
+                registry.move_champion(version)
+        except KeyboardInterrupt:
+            _end(repository, promotion, run, SearchState.STOPPED)
+            raise
+        except BaseException:
+            _end(repository, promotion, run, SearchState.FAILED, traceback.format_exc())
+            raise
+        run.finish("FINISHED")
+        repository.finish_promotion(
+            search.name,
+            promotion.number,
+            SearchState.COMPLETED,
+            metrics=flat_metrics(evaluations),
+            model_version=f"{version.name}/{version.version}",
+        )
+    return PromotionOutcome(evaluations, version, decision, package.catalogue.titles[0])
+
+
+def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console) -> bool:
+    with ray_session(), epochs_bar(console, plan.config.training.epochs) as show:
+        check_resources(plan.config.cluster)
+
+        def on_epoch(event: EpochEnded) -> None:
+            show(event)
+            run.log(event.metrics, event.epoch)
+
+        return train_winner(plan, on_epoch, stop)
+
+
+def _test(
+    plan: PromotionPlan, data: SequenceData, run: PromotionRun, console: Console
+) -> tuple[Package, tuple[Evaluation, ...]]:
+    with console.status("packing the model and ranking every user's test item"):
+        package = pack(plan)
+        evaluations = evaluate_package(package, data)
+    for evaluation in evaluations:
+        file = plan.folder / f"test-ranks{'-unseen' if evaluation.exclude_seen else ''}.parquet"
+        evaluation.ranks.write(file)
+        run.keep(file)
+    run.log(flat_metrics(evaluations), plan.config.training.epochs)
+    return package, evaluations
+
+
+def _decide(
+    evaluation: Evaluation, registry: Registry, champion: ModelVersion | None, data: SequenceData, console: Console
+) -> Decision:
+    if champion is None:
+        return first_champion(evaluation)
+    rival = f"{champion.name} version {champion.version}"
+    with console.status(f"scoring {rival} again"), scratch_folder() as scratch:
+        loaded = read_package(registry.fetch(f"{champion.name}/{champion.version}", Path(scratch)))
+        return challenge(evaluation, loaded, rival, data)
+
+
+def _describe(
+    registry: Registry, version: ModelVersion, evaluations: tuple[Evaluation, ...], decision: Decision
+) -> None:
+    shown = {
+        f"test_{name}": f"{value:.4f}" for name, value in asdict(evaluations[0].metrics).items() if name != "users"
+    }
+    registry.describe(version, {**shown, "mixrec.gate": decision.reason})
+
+
+def _end(
+    repository: Repository,
+    promotion: Promotion,
+    run: PromotionRun | None,
+    state: SearchState,
+    error: str | None = None,
+) -> None:
+    repository.finish_promotion(promotion.search, promotion.number, state, error=error)
+    if run is not None:
+        run.finish("KILLED" if state is SearchState.STOPPED else "FAILED")

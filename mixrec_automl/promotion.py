@@ -1,0 +1,173 @@
+"""From the winner of a search to a registered model: train on all users, test once, register, pass the gate.
+
+The gate (design, section 1): the alias `champion` moves only to a model that is better on the same users of the same
+data, the paired 95 % lower bound of the difference in MRR being above zero; a first champion must beat popularity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from mixrec_automl import paths
+from mixrec_automl.cluster.executor import EpochEnded, TrialCompleted, TrialFailed
+from mixrec_automl.cluster.finetune_training import FinetuneTraining
+from mixrec_automl.cluster.torch_trainer_executor import TorchTrainerExecutor
+from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.store.records import Search, Trial
+from trainers.baselines.floors import Floor, floors
+from trainers.data.sequence_data import SequenceData
+from trainers.evaluate import evaluate
+from trainers.finetune import BEST
+from trainers.metrics import RankingMetrics, summarise
+from trainers.package import Package, read_package, write_package
+from trainers.ranks import UserRanks
+from trainers.statistics import PairedDifference, compare
+
+POLL_SECONDS = 0.2
+BOOTSTRAP_SEED = 0
+FIRST_ATTEMPT = 1
+
+
+class PromotionError(RuntimeError):
+    """The training of the winner raised; the text holds its traceback."""
+
+
+@dataclass(frozen=True)
+class PromotionPlan:
+    """What is trained, and where. The folder is the same for the same plan, so an interrupted promotion goes on."""
+
+    trial: Trial
+    config: SearchConfig
+    """The search's, with Data_BO widened to all users, and the promotion's epochs and workers"""
+    folder: Path
+
+    @property
+    def package(self) -> Path:
+        return self.folder / "package"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Test results under one treatment of seen items."""
+
+    exclude_seen: bool
+    ranks: UserRanks
+    metrics: RankingMetrics
+    floors: Mapping[str, RankingMetrics]
+    against_popularity: PairedDifference
+    """In MRR, model minus popularity, on the same users"""
+
+
+def plan_promotion(search: Search, config: SearchConfig, trial: Trial, workers: int | None) -> PromotionPlan:
+    """Everything that decides on the training of `trial` on all users."""
+    processes = workers or config.promotion.workers
+    had = config.cluster
+    cores = had.slots * had.workers_per_trial * had.cpus_per_worker
+    gpus = had.slots * had.workers_per_trial * had.gpus_per_worker
+    widened = replace(
+        config,
+        training=replace(config.training, epochs=config.promotion.epochs or config.training.epochs),
+        search=replace(config.search, user_share=1.0),
+        # The machines that ran the search's trials side by side now run one training.
+        cluster=replace(
+            had,
+            slots=1,
+            workers_per_trial=processes,
+            cpus_per_worker=max(1, cores // processes),
+            gpus_per_worker=float(gpus // processes) if processes > 1 else gpus,
+        ),
+    )
+    stored = widened.as_dict()
+    deciding = {name: stored[name] for name in ("data", "backbone", "model", "training")}
+    text = json.dumps([search.fingerprint, str(trial.architecture), trial.seed, deciding], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    folder = paths.runs_folder() / search.name / "promotions" / f"trial-{trial.number}-{key}"
+    return PromotionPlan(trial, widened, folder)
+
+
+def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
+    """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
+
+    Raises:
+        PromotionError: the training raised.
+    """
+    training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
+    task = TrialTask(plan.trial.number, FIRST_ATTEMPT, plan.trial.architecture, plan.trial.seed, plan.folder)
+    asked_to_stop = False
+    with closing(TorchTrainerExecutor(training, plan.config.cluster, plan.folder / "ray")) as executor:
+        executor.submit(task)
+        while True:
+            event = executor.next_event(POLL_SECONDS)
+            if isinstance(event, EpochEnded):
+                on_epoch(event)
+            elif isinstance(event, TrialFailed):
+                raise PromotionError(event.error)
+            elif event is not None:
+                return isinstance(event, TrialCompleted)
+            if stop.is_set() and not asked_to_stop:
+                asked_to_stop = True
+                executor.stop()
+
+
+def pack(plan: PromotionPlan) -> Package:
+    """The trained winner as a package, written once, and loaded from what was written."""
+    if not plan.package.exists():
+        training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
+        write_package(
+            plan.package,
+            plan.config.finetune,
+            plan.trial.architecture,
+            training.load(),
+            plan.folder / BEST,
+            paths.backbones_folder(),
+        )
+    return read_package(plan.package)
+
+
+def rank_test_items(package: Package, data: SequenceData, *, exclude_seen: bool) -> UserRanks:
+    """Test ranks of every user of `data`, the data that the package was trained on."""
+    history = package.config.data.history
+    return evaluate(package.model, package.layout, data, "test", history, exclude_seen=exclude_seen)
+
+
+def evaluate_package(package: Package, data: SequenceData) -> tuple[Evaluation, Evaluation]:
+    """Test metrics of every user, with seen items in the ranking and without, beside the floors."""
+    all_floors = floors(data, "test")
+    with_seen, without_seen = (_evaluation(package, data, all_floors, exclude_seen) for exclude_seen in (False, True))
+    return with_seen, without_seen
+
+
+def _evaluation(package: Package, data: SequenceData, all_floors: tuple[Floor, ...], exclude_seen: bool) -> Evaluation:
+    ranks = rank_test_items(package, data, exclude_seen=exclude_seen)
+    below = {floor.name: floor.ranks for floor in all_floors if floor.exclude_seen is exclude_seen}
+    return Evaluation(
+        exclude_seen,
+        ranks,
+        summarise(ranks),
+        {name: summarise(floor) for name, floor in below.items()},
+        compare(ranks, below["popularity"], seed=BOOTSTRAP_SEED)["mrr"],
+    )
+
+
+def flat_metrics(evaluations: tuple[Evaluation, ...]) -> dict[str, float]:
+    """Flat names, as the database and MLflow hold them: `test_mrr`, `test_unseen_mrr`, `test_popularity_mrr`, ..."""
+    flat: dict[str, float] = {}
+    for evaluation in evaluations:
+        prefix = "test_unseen" if evaluation.exclude_seen else "test"
+        flat |= {f"{prefix}_{name}": float(value) for name, value in asdict(evaluation.metrics).items()}
+        for floor, metrics in evaluation.floors.items():
+            flat[f"{prefix}_{floor.replace('-', '_')}_mrr"] = metrics.mrr
+        difference = evaluation.against_popularity
+        flat |= {
+            f"{prefix}_mrr_minus_popularity": difference.mean,
+            f"{prefix}_mrr_minus_popularity_low": difference.low,
+            f"{prefix}_mrr_minus_popularity_high": difference.high,
+        }
+    return flat
