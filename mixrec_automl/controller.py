@@ -25,8 +25,10 @@ from mixrec_automl.store.repository import Repository
 
 POLL_SECONDS = 0.2
 """How long the loop waits for an event before it looks at everything else."""
-STOP_SECONDS = 5.0
-"""How long a stopped search waits for trials and a proposal that are about to end; the rest is run again later."""
+STOP_SECONDS = 3.0
+"""How long a stopped search waits for trials that are about to end; the others are run again later."""
+PROPOSAL_SECONDS = 10.0
+"""How long it waits for a proposal: a thread in the midst of linear algebra cannot be left to the interpreter's end."""
 LEAST_ENDED = 4
 """Ended trials before the share of failures says anything."""
 
@@ -198,8 +200,10 @@ class _Loop:
         """Record what ends within the grace; a proposal that comes now is dropped, as it can be made again."""
         self._listener.stopping()
         self._executor.stop()
-        deadline = time.monotonic() + STOP_SECONDS
-        while (self._running or self._is_proposing()) and time.monotonic() < deadline:
+        began = time.monotonic()
+        while (self._running and time.monotonic() - began < STOP_SECONDS) or (
+            self._is_proposing() and time.monotonic() - began < PROPOSAL_SECONDS
+        ):
             self._record(self._executor.next_event(POLL_SECONDS))
 
     def _is_proposing(self) -> bool:

@@ -23,7 +23,8 @@ class Decision:
     def reason(self) -> str:
         """One line for a person."""
         if self.difference is None:
-            return f"forced past {self.rival}, which was trained on other data and cannot be compared"
+            how = "forced past" if self.moves else "not compared with"
+            return f"{how} {self.rival}, which was trained on other data"
         found = self.difference
         verdict = "better" if self.moves else "not surely better"
         return (
@@ -51,10 +52,14 @@ def first_champion(evaluation: Evaluation) -> Decision:
     return Decision(difference.low > 0, "popularity", difference)
 
 
-def challenge(evaluation: Evaluation, champion: Package, name: str, data: SequenceData) -> Decision:
-    """Score the champion again on the users that `evaluation` scored, and compare user by user."""
+def challenge(evaluation: Evaluation, champion: Package, name: str, data: SequenceData, *, force: bool) -> Decision:
+    """Score the champion again on the users that `evaluation` scored, and compare user by user.
+
+    Args:
+        force: move past a champion of other data, with which nothing can be compared.
+    """
     if champion.data_fingerprint != data.fingerprint:
-        return Decision(True, name, None)
+        return Decision(force, name, None)
     theirs = rank_test_items(champion, data, exclude_seen=evaluation.exclude_seen)
     difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
     return Decision(difference.low > 0, name, difference)

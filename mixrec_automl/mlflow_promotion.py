@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from mixrec_automl.tracking import artifacts_folder, open_view, set_mlflow_envir
 set_mlflow_environment()  # before the import below
 
 from mlflow.entities import Metric, Param  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
 TAG_PROMOTION = "mixrec.promotion"
@@ -44,6 +46,10 @@ class PromotionRun:
         """Store a file among the run's artifacts."""
         self._client.log_artifact(self.id, str(file))
 
-    def finish(self, status: str) -> None:
-        """`FINISHED`, `KILLED` or `FAILED`."""
-        self._client.set_terminated(self.id, status)
+    def finish(self) -> None:
+        self._client.set_terminated(self.id, "FINISHED")
+
+    def abandon(self, status: str) -> None:
+        """End as `KILLED` or `FAILED`; silent where MLflow itself is what failed, for the database has the error."""
+        with contextlib.suppress(MlflowException):
+            self._client.set_terminated(self.id, status)

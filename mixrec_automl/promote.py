@@ -14,7 +14,7 @@ from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.cluster.ray_session import check_resources, ray_session
 from mixrec_automl.epochs_bar import epochs_bar
 from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
-from mixrec_automl.interruption import stop_on_signals
+from mixrec_automl.interruption import raise_on_signals, stop_on_signals
 from mixrec_automl.mlflow_promotion import PromotionRun
 from mixrec_automl.promotion import (
     Evaluation,
@@ -27,7 +27,6 @@ from mixrec_automl.promotion import (
 from mixrec_automl.registry import ModelVersion, Registry, registered_name, scratch_folder
 from mixrec_automl.store.records import Promotion, Search, SearchState
 from mixrec_automl.store.repository import Repository
-from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
 from trainers.package import Package, read_package
 
@@ -46,49 +45,47 @@ class PromotionOutcome:
 
 
 def run_promotion(
-    plan: PromotionPlan, search: Search, repository: Repository, console: Console, *, force: bool
+    plan: PromotionPlan, search: Search, data: SequenceData, repository: Repository, console: Console, *, force: bool
 ) -> PromotionOutcome | None:
-    """Train, test, register and pass the gate; None where Ctrl-C or SIGTERM stopped it.
+    """Train, test, pass the gate and register; None where Ctrl-C or SIGTERM stopped it.
+
+    A signal ends the training after its epoch or after a few seconds, tests at once, and nothing once they are done:
+    what follows takes seconds. What was trained is kept, so the same promotion goes on from there.
 
     Raises:
-        UserError: too few resources, or a champion of other data and no `force`.
+        UserError: too few resources, a champion of other data and no `force`, or no answer from the registry.
         PromotionError: the training raised.
     """
-    config = plan.config
-    data = open_or_prepare(
-        config.data.name, config.data.filters, paths.data_folder(config.data.name), paths.downloads_folder()
-    )
     registry = Registry(paths.tracking_uri())
-    name = registered_name(config.data.name)
+    name = registered_name(plan.config.data.name)
     champion = registry.champion(name)
     if champion is not None:
-        check_comparable_data(
-            f"{name} version {champion.version}", champion.data_fingerprint, data.fingerprint, force=force
-        )
+        check_comparable_data(_called(champion), champion.data_fingerprint, data.fingerprint, force=force)
     with stop_on_signals() as stop:
         promotion = repository.add_promotion(search.name, plan.trial.number)
         run: PromotionRun | None = None
         try:
             with console.status("MLflow"):
                 run = PromotionRun(repository, promotion, plan.trial)
-            if not _train(plan, run, stop, console):
-                _end(repository, promotion, run, SearchState.STOPPED)
-                return None
-            package, evaluations = _test(plan, data, run, console)
+            is_trained = _train(plan, run, stop, console)
+            with raise_on_signals():
+                if not is_trained or stop.is_set():
+                    raise KeyboardInterrupt
+                package, evaluations = _test(plan, data, run, console)
+                decision = _decide(evaluations[0], registry, name, data, console, force=force)
             with console.status("registering"):
                 example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
                 version = registry.register(name, plan.package, run.id, example, data.fingerprint)
-            decision = _decide(evaluations[0], registry, champion, data, console)
-            _describe(registry, version, evaluations, decision)
-            if decision.moves:
-                registry.move_champion(version)
+                _describe(registry, version, evaluations, decision)
+                if decision.moves:
+                    registry.move_champion(version)
         except KeyboardInterrupt:
             _end(repository, promotion, run, SearchState.STOPPED)
-            raise
+            return None
         except BaseException:
             _end(repository, promotion, run, SearchState.FAILED, traceback.format_exc())
             raise
-        run.finish("FINISHED")
+        run.finish()
         repository.finish_promotion(
             search.name,
             promotion.number,
@@ -125,14 +122,15 @@ def _test(
 
 
 def _decide(
-    evaluation: Evaluation, registry: Registry, champion: ModelVersion | None, data: SequenceData, console: Console
+    evaluation: Evaluation, registry: Registry, name: str, data: SequenceData, console: Console, *, force: bool
 ) -> Decision:
+    champion = registry.champion(name)  # asked again: another promotion may have ended during the training
     if champion is None:
         return first_champion(evaluation)
-    rival = f"{champion.name} version {champion.version}"
+    rival = _called(champion)
     with console.status(f"scoring {rival} again"), scratch_folder() as scratch:
         loaded = read_package(registry.fetch(f"{champion.name}/{champion.version}", Path(scratch)))
-        return challenge(evaluation, loaded, rival, data)
+        return challenge(evaluation, loaded, rival, data, force=force)
 
 
 def _describe(
@@ -153,4 +151,8 @@ def _end(
 ) -> None:
     repository.finish_promotion(promotion.search, promotion.number, state, error=error)
     if run is not None:
-        run.finish("KILLED" if state is SearchState.STOPPED else "FAILED")
+        run.abandon("KILLED" if state is SearchState.STOPPED else "FAILED")
+
+
+def _called(version: ModelVersion) -> str:
+    return f"{version.name} version {version.version}"

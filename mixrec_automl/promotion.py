@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ from trainers.ranks import UserRanks
 from trainers.statistics import PairedDifference, compare
 
 POLL_SECONDS = 0.2
+STOP_SECONDS = 3.0
+"""How long a stopped training may take to end its epoch; after that the epoch is lost."""
 BOOTSTRAP_SEED = 0
 FIRST_ATTEMPT = 1
 
@@ -65,28 +68,31 @@ class Evaluation:
     """In MRR, model minus popularity, on the same users"""
 
 
-def plan_promotion(search: Search, config: SearchConfig, trial: Trial, workers: int | None) -> PromotionPlan:
-    """Everything that decides on the training of `trial` on all users."""
+def plan_promotion(
+    search: Search, config: SearchConfig, trial: Trial, data: SequenceData, workers: int | None
+) -> PromotionPlan:
+    """Everything that decides on the training of `trial` on all users of `data`."""
     processes = workers or config.promotion.workers
     had = config.cluster
     cores = had.slots * had.workers_per_trial * had.cpus_per_worker
-    gpus = had.slots * had.workers_per_trial * had.gpus_per_worker
     widened = replace(
         config,
         training=replace(config.training, epochs=config.promotion.epochs or config.training.epochs),
         search=replace(config.search, user_share=1.0),
-        # The machines that ran the search's trials side by side now run one training.
+        # The cores that ran the search's trials side by side now run one training; a GPU is shared with nobody.
         cluster=replace(
             had,
             slots=1,
             workers_per_trial=processes,
             cpus_per_worker=max(1, cores // processes),
-            gpus_per_worker=float(gpus // processes) if processes > 1 else gpus,
+            gpus_per_worker=1.0 if had.gpus_per_worker else 0.0,
         ),
     )
     stored = widened.as_dict()
     deciding = {name: stored[name] for name in ("data", "backbone", "model", "training")}
-    text = json.dumps([search.fingerprint, str(trial.architecture), trial.seed, deciding], sort_keys=True)
+    text = json.dumps(
+        [search.fingerprint, data.fingerprint, str(trial.architecture), trial.seed, deciding], sort_keys=True
+    )
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = paths.runs_folder() / search.name / "promotions" / f"trial-{trial.number}-{key}"
     return PromotionPlan(trial, widened, folder)
@@ -100,7 +106,7 @@ def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], st
     """
     training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
     task = TrialTask(plan.trial.number, FIRST_ATTEMPT, plan.trial.architecture, plan.trial.seed, plan.folder)
-    asked_to_stop = False
+    stopped_at: float | None = None
     with closing(TorchTrainerExecutor(training, plan.config.cluster, plan.folder / "ray")) as executor:
         executor.submit(task)
         while True:
@@ -111,9 +117,12 @@ def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], st
                 raise PromotionError(event.error)
             elif event is not None:
                 return isinstance(event, TrialCompleted)
-            if stop.is_set() and not asked_to_stop:
-                asked_to_stop = True
-                executor.stop()
+            if stop.is_set():
+                if stopped_at is None:
+                    stopped_at = time.monotonic()
+                    executor.stop()
+                elif time.monotonic() - stopped_at > STOP_SECONDS:
+                    return False
 
 
 def pack(plan: PromotionPlan) -> Package:

@@ -15,6 +15,7 @@ set_mlflow_environment()  # before the import below
 
 import mlflow  # noqa: E402
 import pandas as pd  # noqa: E402
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema  # noqa: E402
@@ -24,6 +25,9 @@ CHAMPION = "champion"
 PACKAGE = "package"
 _CODE = Path(mixrec_automl.__file__).with_name("registry_model.py")
 _PREFIX = "models:/"
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
+_UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""How MLflow says that there is no such model or version, and no such alias."""
 TAG_DATA = "mixrec.data_fingerprint"
 
 
@@ -69,22 +73,36 @@ class Registry:
                 name="model",
                 python_model=str(_CODE),
                 artifacts={PACKAGE: str(package)},
-                registered_model_name=name,
                 signature=signature,
                 input_example=pd.DataFrame({"history": [example]}),
                 pip_requirements=[f"mixrec-automl=={mixrec_automl.__version__}"],
             )
-        version = str(logged.registered_model_version)
-        self._client.set_model_version_tag(name, version, TAG_DATA, data_fingerprint)
-        return ModelVersion(name, version, data_fingerprint)
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != _EXISTS:
+                raise
+        version = self._client.create_model_version(
+            name,
+            source=logged.model_uri,
+            run_id=run_id,
+            model_id=logged.model_id,
+            tags={TAG_DATA: data_fingerprint},
+        )
+        return _as_version(version)
 
     def champion(self, name: str) -> ModelVersion | None:
-        """The version that the alias points to, or None where there is none yet."""
+        """The version that the alias points to, or None where there is none yet.
+
+        Raises:
+            UserError: the registry does not answer. To take that for "none" would let anything past the gate.
+        """
         try:
-            found = self._client.get_model_version_by_alias(name, CHAMPION)
-        except MlflowException:
-            return None
-        return ModelVersion(name, str(found.version), found.tags.get(TAG_DATA, ""))
+            return _as_version(self._client.get_model_version_by_alias(name, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                return None
+            raise _no_answer(error) from error
 
     def move_champion(self, version: ModelVersion) -> None:
         self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
@@ -102,31 +120,58 @@ class Registry:
             folder: where files of a remote registry are put; those of a local one are used in place.
 
         Raises:
-            UserError: no such model.
+            UserError: no such model, its files are gone, or the registry does not answer.
         """
         if Path(model).joinpath("model.json").is_file():
             return Path(model)
         reference = model.removeprefix(_PREFIX)
-        if "@" not in reference and "/" not in reference:
-            reference = f"{reference}@{CHAMPION}"
-        mlflow.set_tracking_uri(self._tracking_uri)
+        name, at, alias = reference.partition("@")
+        version = ""
+        if not at:
+            name, _, version = reference.partition("/")
         try:
-            source = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{_PREFIX}{reference}/artifacts/{PACKAGE}", dst_path=str(folder)
+            if version:
+                found = self._client.get_model_version(name, version)
+            else:
+                found = self._client.get_model_version_by_alias(name, alias or CHAMPION)
+        except MlflowException as error:
+            if error.error_code not in _UNKNOWN:
+                raise _no_answer(error) from error
+            raise UserError(self._not_found(model, name)) from error
+        return self._download(f"{name} version {found.version}", found.model_id, folder)
+
+    def _download(self, what: str, model_id: str | None, folder: Path) -> Path:
+        if not model_id:
+            raise UserError(f"{what} was not registered by `mixrec-automl promote`: it holds no package")
+        uri = f"{self._client.get_logged_model(model_id).artifact_location}/artifacts/{PACKAGE}"
+        # Given a destination, MLflow copies even the files of a local registry.
+        is_local = uri.startswith(("file:", "/"))
+        try:
+            found = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=None if is_local else str(folder), tracking_uri=self._tracking_uri
             )
         except (MlflowException, OSError) as error:
-            raise UserError(self._not_found(model, reference, error)) from error
-        return Path(source)
+            raise UserError(f"{what}: its files are not at {uri} any more: promote it again") from error
+        return Path(found)
 
-    def _not_found(self, model: str, reference: str, error: Exception) -> str:
+    def _not_found(self, model: str, name: str) -> str:
         names = sorted(found.name for found in self._client.search_registered_models())
         if not names:
             return f"no model {model!r}: none is registered yet; `mixrec-automl promote SEARCH` registers one"
-        name = reference.split("@")[0].split("/")[0]
         if name not in names:
             return f"no model {model!r}; registered are {', '.join(names)}"
-        reason = str(error).strip().splitlines()[0]
-        return f"no model {model!r}: {name} has no such version or alias ({reason})"
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        known = [f"{name}/{found.version}" for found in sorted(versions, key=lambda found: int(found.version))]
+        known += [f"{name}@{alias}" for alias in sorted(self._client.get_registered_model(name).aliases)]
+        return f"no model {model!r}; known are {', '.join(known)}"
+
+
+def _as_version(found: MlflowVersion) -> ModelVersion:
+    return ModelVersion(found.name, str(found.version), found.tags.get(TAG_DATA, ""))
+
+
+def _no_answer(error: MlflowException) -> UserError:
+    return UserError(f"the model registry of MLflow does not answer: {' '.join(str(error).split())}")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

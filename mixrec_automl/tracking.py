@@ -26,6 +26,10 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # The server's job runner alone costs eight processes and two gigabytes, for features that are not used here.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # What a command prints is its own; MLflow's notes and bars would stand in between.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Defaults that are set before MLflow is imported or started; the user's own environment wins."""
 

@@ -39,8 +39,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors (on the CPU) and the header."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors, read_header(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone; no tensor is read."""
+    with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-    return tensors, header
+    return header
 
 
 def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:

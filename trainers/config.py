@@ -84,6 +84,13 @@ class ModelConfig:
     """Put one beginning-of-sequence token, which belongs to no item, before each row (ruling 7)."""
     item_projection_init: Literal["random", "align"] = "align"
     """`align` starts W_item from the centred, normalised [ALIGN] states of a frozen pass; `random` is N(0, .02)."""
+    item_projection_input: Literal["raw", "standardised"] = "standardised"
+    """What W_item reads: the final states as the paper has it (`raw`), or the states less their mean over a sample of
+    training histories, over their spread (`standardised`). Both can express the same logits; but a pretrained decoder's
+    states share one large component, which makes steps on W_item shake all logits (docs/architecture.md)."""
+    item_bias_init: Literal["zero", "popularity"] = "popularity"
+    """`popularity` starts b_item at the log of the smoothed training counts, so that a short training starts from the
+    popularity floor instead of spending its epochs on finding it."""
 
 
 def columns_of(config: ModelConfig) -> frozenset[str]:

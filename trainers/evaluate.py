@@ -62,9 +62,11 @@ def evaluate(
     if workers == 1:
         return evaluate_scores(data, split, score, exclude_seen=exclude_seen)
     mine = np.array_split(np.arange(data.num_users), workers)[rank]
-    part = evaluate_scores(
-        data.select_users(mine), split, lambda users: score(mine[users]), exclude_seen=exclude_seen, counted_on=data
-    )
+    part = None
+    if len(mine):
+        part = evaluate_scores(
+            data.select_users(mine), split, lambda users: score(mine[users]), exclude_seen=exclude_seen, counted_on=data
+        )
     parts: list[UserRanks | None] = [None] * workers
     dist.all_gather_object(parts, part)
     return concatenate([found for found in parts if found is not None])

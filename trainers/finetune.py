@@ -73,9 +73,10 @@ def finetune(
     identity = {"architecture": str(architecture), "seed": seed, "config": asdict(config), "task": task.fingerprint}
     state: dict[str, Any] = {"identity": identity, "epoch": 0, "best_epoch": 0, "mrr": -1.0, "standard_error": 0.0}
     if (folder / LAST).exists():
-        state = checkpoint.load_training(folder / LAST, model, optimizer)
-        if state["identity"] != identity:
+        # Before anything is loaded: another design has weights of other shapes.
+        if checkpoint.read_header(folder / LAST)["identity"] != identity:
             raise ValueError(f"{folder} holds the training of another design, seed or configuration: remove it first")
+        state = checkpoint.load_training(folder / LAST, model, optimizer)
     wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
 
     going = True

@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
@@ -32,7 +34,7 @@ from trainers.device import pick_device
 from trainers.errors import UserError
 from trainers.model.backbone import as_backbone
 from trainers.model.mixrec import MixRec
-from trainers.model.pretrained import load_pretrained
+from trainers.model.pretrained import load_pretrained, quiet
 from trainers.task import TrainingTask
 
 FORMAT = 1
@@ -74,8 +76,9 @@ def write_package(
         made = Path(scratch, folder.name)
         made.mkdir()
         pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
-        pretrained.model.save_pretrained(made / BACKBONE)
-        pretrained.tokenizer.save_pretrained(made / BACKBONE)
+        with quiet():
+            pretrained.model.save_pretrained(made / BACKBONE)
+            pretrained.tokenizer.save_pretrained(made / BACKBONE)
         shutil.copyfile(weights, made / WEIGHTS)
         items = {
             "offsets": torch.tensor(task.item_tokens.offsets),
@@ -98,6 +101,8 @@ def write_package(
             "data": task.data.fingerprint,
         }
         (made / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        for file in made.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for its own user only
         made.rename(folder)
 
 
@@ -105,40 +110,54 @@ def read_package(folder: Path) -> Package:
     """Load a package on this process's device, ready to score.
 
     Raises:
-        UserError: `folder` is no whole package of this format.
+        UserError: `folder` is no whole package of this format; names the part that is missing or broken.
     """
-    try:
+    with _reading(folder, DESCRIPTION):
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             raise UserError(f"{folder}: model format {description['format']}, expected {FORMAT}: promote it again")
         config = TypeAdapter(FinetuneConfig).validate_python(description["config"])
         architecture = Architecture.parse(description["architecture"])
-        items, weights = load_file(folder / ITEMS), load_file(folder / WEIGHTS)
+        num_users, data_fingerprint = int(description["num_users"]), str(description["data"])
+        backbone_fingerprint = str(description["backbone"])
+    with _reading(folder, CATALOGUE):
         table = pq.read_table(folder / CATALOGUE)
         catalogue = Catalogue(*(tuple(table.column(name).to_pylist()) for name in ("id", "title", "sentence")))
-        num_users = int(description["num_users"])
-    except (OSError, KeyError, ValueError, ValidationError, SafetensorError, pa.ArrowInvalid) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} holds no whole model: {reason}. Promote it again") from error
-    pretrained = load_pretrained(str(folder / BACKBONE), None, folder)
+    with _reading(folder, ITEMS):
+        items = load_file(folder / ITEMS)
+        tokens = ItemTokens(items["offsets"].numpy(), items["tokens"].numpy())
+        prompt, known = items["prompt"].tolist(), items["known"].numpy().astype(np.bool_)
+        if not len(tokens.lengths) == len(known) == len(catalogue):
+            raise ValueError(f"it has {len(tokens.lengths)} items, the catalogue {len(catalogue)}")
+    with _reading(folder, BACKBONE):
+        if not (folder / BACKBONE).is_dir():
+            raise FileNotFoundError("no such folder")
+        pretrained = load_pretrained(str((folder / BACKBONE).resolve()), None, folder)
+        if pretrained.fingerprint != backbone_fingerprint:
+            raise ValueError(f"it is {pretrained.fingerprint}, but {backbone_fingerprint} was trained on")
     device = pick_device()
     pretrained.model.to(device)
-    model = MixRec(
-        as_backbone(pretrained.model),
-        config.model,
-        architecture,
-        num_users=num_users,
-        num_items=len(catalogue),
-        temperature=config.training.temperature,
-    )
-    model.load_state_dict(weights)
-    layout = Layout.of(
-        config.model,
-        ItemTokens(items["offsets"].numpy(), items["tokens"].numpy()),
-        items["prompt"].tolist(),
-        pretrained.tokenizer.bos_token_id,
-        items["known"].numpy().astype(np.bool_),
-    )
+    with _reading(folder, WEIGHTS):
+        model = MixRec(
+            as_backbone(pretrained.model),
+            config.model,
+            architecture,
+            num_users=num_users,
+            num_items=len(catalogue),
+            temperature=config.training.temperature,
+        )
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    layout = Layout.of(config.model, tokens, prompt, pretrained.tokenizer.bos_token_id, known)
     return Package(
-        model.to(device).eval(), layout, pretrained.tokenizer, catalogue, config, architecture, description["data"]
+        model.to(device).eval(), layout, pretrained.tokenizer, catalogue, config, architecture, data_fingerprint
     )
+
+
+@contextmanager
+def _reading(folder: Path, part: str) -> Iterator[None]:
+    """Whatever is wrong with `part` becomes one line that names it."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} holds no whole model: {part}: {reason}. Promote it again") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from trainers.cached import cached_array
@@ -25,8 +26,10 @@ from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
 from trainers.model.text_vectors import mean_token_states
+from trainers.ranks import training_counts
 
 _ALIGN_ROWS_AT_ONCE = 64
+_SAMPLE_USERS = 16
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,19 @@ class TrainingTask:
     item_tokens: ItemTokens
     prompt: tuple[int, ...]
     bos_token: int | None
-    known_items: NDArray[np.bool_]
-    """[I] whether the item occurs in the training part"""
+    item_counts: NDArray[np.int64]
+    """[I] training interactions of each item"""
     backbone: Backbone
     hard_sets: HardSets
     align_states: NDArray[np.float32]
     """[I, d] [ALIGN] states of a pass of the frozen backbone: where `item_projection_init: align` starts"""
     fingerprint: str
     """Of data, users, tokeniser, backbone and hard sets"""
+
+    @property
+    def known_items(self) -> NDArray[np.bool_]:
+        """[I] whether the item occurs in the training part, and so whether M_cf has a vector for it"""
+        return self.item_counts > 0
 
     def layout(self, config: ModelConfig) -> Layout:
         return Layout.of(config, self.item_tokens, self.prompt, self.bos_token, self.known_items)
@@ -78,21 +86,21 @@ def load_task(
     pretrained.model.to(device)
     backbone = as_backbone(pretrained.model)
     prompt = tuple(int(token) for token in tokenizer(ALIGN_PROMPT, add_special_tokens=False)["input_ids"])
-    trained_items = np.bincount(data.training_pairs()[1], minlength=data.num_items) > 0
+    counts = training_counts(data)
 
     text = f"{full.fingerprint} {pretrained.fingerprint} {config.data.sentence_tokens}"
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     text_vectors = cached_array(
         prepared / f"text-vectors-{key}.npy", lambda: mean_token_states(pretrained.model, tokens)
     )
-    layout = Layout.of(config.model, tokens, prompt, tokenizer.bos_token_id, trained_items)
+    layout = Layout.of(config.model, tokens, prompt, tokenizer.bos_token_id, counts > 0)
     bos = "bos" if config.model.leading_bos else "plain"
     return TrainingTask(
         data=data,
         item_tokens=tokens,
         prompt=prompt,
         bos_token=tokenizer.bos_token_id,
-        known_items=trained_items,
+        item_counts=counts,
         backbone=backbone,
         hard_sets=(hard := hard_sets(data, text_vectors, share=config.training.hard_share, encoder="backbone")),
         align_states=cached_array(
@@ -126,6 +134,19 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
             num_items=task.data.num_items,
             temperature=config.training.temperature,
         ).to(task.backbone.dtype)
-    if config.model.item_projection_init == "align":
-        model.start_projection_from(task.align_states)
+    model.start_projection(
+        _sample_states(model, config, task, seed),
+        task.align_states if config.model.item_projection_init == "align" else None,
+        task.item_counts if config.model.item_bias_init == "popularity" else None,
+    )
     return model
+
+
+@torch.inference_mode()
+def _sample_states(model: MixRec, config: FinetuneConfig, task: TrainingTask, seed: int) -> Tensor:
+    """[S, d] final states at every `[SEQ]` of some users' training inputs, before any training."""
+    sampler = task.sampler(config, seed)
+    users = np.random.default_rng(seed).permutation(sampler.users)[:_SAMPLE_USERS]
+    inputs = [sampler.window(int(user))[:-1].tolist() for user in users]
+    rows = task.layout(config.model).histories(inputs, users.tolist())
+    return model.encode(move(rows, task.backbone.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,15 +52,23 @@ def promote(
     # torch, Ray and MLflow: seconds that a mistake above need not cost
     from mixrec_automl.promote import run_promotion
     from mixrec_automl.promotion import plan_promotion
+    from trainers.data.prepare import open_or_prepare
 
-    plan = plan_promotion(search, config, chosen, workers)
+    with console.status(f"data set {config.data.name}"):
+        data = open_or_prepare(
+            config.data.name, config.data.filters, paths.data_folder(config.data.name), paths.downloads_folder()
+        )
+    plan = plan_promotion(search, config, chosen, data, workers)
     _announce(plan, console)
-    outcome = run_promotion(plan, search, repository, console, force=force)
+    outcome = run_promotion(plan, search, data, repository, console, force=force)
     if outcome is None:
-        console.print(f"stopped; to go on: mixrec-automl promote {name}", highlight=False, markup=False)
+        given = {"--trial": trial, "--workers": workers}
+        options = "".join(f" {option} {value}" for option, value in given.items() if value is not None)
+        again = f"mixrec-automl promote {name}{options}{' --force' if force else ''}"
+        console.print(f"stopped; to go on: {again}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     console.print(results_table(outcome.evaluations))
-    console.print(f"{outcome.decision.reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(outcome.decision.reason, highlight=False, markup=False, soft_wrap=True)
     version = outcome.version
     became = "is now the champion" if outcome.decision.moves else "is registered; the champion stays"
     lines = (
@@ -67,7 +76,7 @@ def promote(
         f"ranks     {plan.folder}",
         f"MLflow    {paths.tracking_uri()}",
         f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
-        f"--text '{outcome.example_title}'",
+        f"--text {shlex.quote(outcome.example_title)}",
         "          mixrec-automl ui",
     )
     for line in lines:

@@ -17,19 +17,6 @@ from trainers.errors import UserError
 OBJECT_STORE_BYTES = 512 * 2**20
 """Only small messages pass through the object store; data and backbone are read from disk by each worker."""
 
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # How often Ray Train looks whether a worker has ended, seconds: the default of 2 delays every trial's end.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # A worker stays in the folder of its parent, so that a relative path means the same everywhere.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
-EMBEDDED_SETTINGS = {
-    # Each would be a further process or thread of every trial, for what cannot happen or is not read on one machine.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -39,7 +26,7 @@ def ray_session() -> Iterator[None]:
         UserError: the cluster at `RAY_ADDRESS` does not answer.
     """
     address = os.environ.get("RAY_ADDRESS")
-    _set_defaults(SETTINGS)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -50,7 +37,6 @@ def ray_session() -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    _set_defaults(EMBEDDED_SETTINGS)
     # A socket's path may have 107 bytes, so $TMPDIR, which can be long, is not used.
     folder = tempfile.mkdtemp(prefix="mixrec-", dir="/tmp")
     try:
@@ -88,8 +74,3 @@ def check_resources(cluster: ClusterConfig) -> None:
         f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {room}. "
         f"Lower cluster.slots, cluster.workers_per_trial or cluster.cpus_per_worker, or connect more machines"
     )
-
-
-def _set_defaults(settings: dict[str, str]) -> None:
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)

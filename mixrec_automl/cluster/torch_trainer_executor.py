@@ -1,42 +1,27 @@
-"""One Ray `TorchTrainer` per trial.
+"""One Ray `TorchTrainer` per trial, behind the protocol of `executor`.
 
-`TorchTrainer.fit` blocks, so each trial has a thread here that waits in it; the work is done in the trial's own
-processes. (A thin actor around `fit` was measured too: one more process that imports torch, and nothing gained.)
 A trial that does nothing costs 9 seconds of CPU and 6 to 7 of time on 2 cores, nearly all of it imports: 2.7 s of the
 CPU time is Ray Train's controller, 2.3 s the worker, 3.6 s three small actors of Ray Train.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted, TrialEnded, TrialFailed, TrialStopped
+from mixrec_automl.cluster.executor import Event
 from mixrec_automl.cluster.hub import Hub
-from mixrec_automl.cluster.training import Training, TrialScore, TrialTask, run_training
+from mixrec_automl.cluster.training import Training, TrialTask
+from mixrec_automl.cluster.trial_runner import TrialRunner
 from mixrec_automl.search_config import ClusterConfig
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What travels to a worker."""
-
-    training: Training
-    trial: TrialTask
-    hub: Any
+TRAIN_SETTINGS = {
+    # How often Ray Train looks whether a worker has ended, seconds: its 2 would delay every trial's end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A worker stays in the folder of its parent, so that a relative path means the same everywhere.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 class TorchTrainerExecutor:
@@ -44,99 +29,31 @@ class TorchTrainerExecutor:
 
     Args:
         training: what a worker runs.
-        cluster: processes of a trial, and cores and GPUs of each.
+        cluster: slots, processes of a trial, and cores and GPUs of each.
         folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
     """
 
     def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
-        self._training = training
-        self._cluster = cluster
-        self._folder = folder
         self._hub = ray.remote(num_cpus=0)(Hub).remote()
-        self._closed = False
+        runner = ray.remote(num_cpus=0, max_concurrency=cluster.slots + 1)(TrialRunner)
+        self._runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}).remote(
+            training, cluster, folder, self._hub
+        )
 
     def submit(self, trial: TrialTask) -> None:
-        threading.Thread(target=self._run, args=(trial,), name=f"trial-{trial.number}", daemon=True).start()
+        self._runner.run.remote(trial)
 
     def next_event(self, timeout: float) -> Event | None:
+        """See `Executor`. Raises `ray.exceptions.RayActorError` where the processes that run trials have died."""
         event: Event | None = ray.get(self._hub.take.remote(timeout))
+        if event is None:
+            ray.get(self._runner.is_there.remote())
         return event
 
     def stop(self) -> None:
         ray.get(self._hub.stop.remote())
 
     def close(self) -> None:
-        # Workers cannot outlive the connection to Ray, whose owner (`ray_session`) ends next and kills them.
-        if not self._closed:
-            self._closed = True
-            ray.kill(self._hub)
-
-    def _run(self, trial: TrialTask) -> None:
-        ended: TrialEnded
-        try:
-            score: TrialScore | None = self._trainer(trial).fit().return_value
-        except TrainingFailedError as error:
-            ended = TrialFailed(trial.number, trial.attempt, _explain(error))
-        except Exception:
-            ended = TrialFailed(trial.number, trial.attempt, traceback.format_exc())
-        else:
-            if score is None:
-                ended = TrialStopped(trial.number, trial.attempt)
-            else:
-                ended = TrialCompleted(trial.number, trial.attempt, score.mrr, score.standard_error)
-        if not self._closed:
-            # By way of the hub, so that it comes after the epochs that the worker posted. A hub that died since is
-            # noticed by whoever takes the next event.
-            with contextlib.suppress(RayError):
-                ray.get(self._hub.post.remote(ended))
-
-    def _trainer(self, trial: TrialTask) -> TorchTrainer:
-        cpus, gpus = self._cluster.cpus_per_worker, self._cluster.gpus_per_worker
-        # Set in the environment of the new process, because torch reads them when it is imported.
-        threads = {name: str(cpus) for name in THREAD_VARIABLES}
-        return TorchTrainer(
-            _work,
-            train_loop_config={"job": _Job(self._training, trial, self._hub)},
-            scaling_config=ScalingConfig(
-                num_workers=self._cluster.workers_per_trial,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
-            ),
-            run_config=RunConfig(
-                name=f"trial-{trial.number}-attempt-{trial.attempt}",
-                storage_path=str(self._folder),
-                # The controller of the search decides on further attempts: they are recorded.
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-                worker_runtime_env={"env_vars": threads},
-                logging_config=LoggingConfig(log_level="ERROR"),
-            ),
-        )
-
-
-class WorkerError(RuntimeError):
-    """A training raised in a worker. Its text is the traceback, which an exception loses on its way out of Ray."""
-
-
-def _work(config: dict[str, Any]) -> TrialScore | None:
-    """Runs in every worker of a trial."""
-    job: _Job = config["job"]
-
-    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
-        event = EpochEnded(job.trial.number, job.trial.attempt, epoch, dict(metrics))
-        go_on: bool = ray.get(job.hub.post.remote(event))
-        return go_on
-
-    try:
-        return run_training(job.training, job.trial, on_epoch)
-    except Exception:
-        raise WorkerError(traceback.format_exc()) from None
-
-
-def _explain(error: TrainingFailedError) -> str:
-    """The traceback of each worker that raised, or how it died."""
-    if not isinstance(error, WorkerGroupError):
-        return str(error)
-    failures = sorted(error.worker_failures.items())
-    if len(failures) == 1:
-        return str(failures[0][1])
-    return "\n".join(f"worker {rank}: {failure}" for rank, failure in failures)
+        # All processes of the trials belong to the runner and die with it.
+        for actor in (self._runner, self._hub):
+            ray.kill(actor)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixrec_automl.search.surrogate import BitSurrogate
 
-FANTASIES = 32
+FANTASIES = 64
 JITTER = 1e-6
 """Added to the variance of every fantasised value: a thousandth of the spread of the outcomes."""
 LEAST_VARIANCE = 1e-10
@@ -67,7 +67,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         with torch.no_grad():
             self._baseline = torch.unique(seen.reshape(-1, seen.shape[-1]), dim=0)
             self._observed = model.train_inputs[0]
-            self._mean = model.mean_module.constant
+            self._mean = model.mean_module.constant.detach()
             self._log_scale = model.outcome_transform.stdvs.log().squeeze()
             covariance = self._kernel(self._observed, self._observed) + torch.diag(model.likelihood.noise)
             self._root = torch.linalg.cholesky(covariance)
@@ -88,7 +88,8 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
 
     def _whiten(self, designs: Tensor) -> Tensor:
         cross = self._kernel(self._observed, designs)
-        return torch.linalg.solve_triangular(self._root, cross, upper=False)
+        whitened: Tensor = torch.linalg.solve_triangular(self._root, cross, upper=False)
+        return whitened
 
     def _posterior_mean(self, designs: Tensor) -> Tensor:
         return self._mean + self._kernel(designs, self._observed) @ self._weights

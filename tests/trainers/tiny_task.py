@@ -13,6 +13,7 @@ from trainers.data.batches import Layout
 from trainers.data.hard_negatives import hard_sets
 from trainers.data.sequence_data import Catalogue, ItemTokens, SequenceData
 from trainers.model.backbone import as_backbone
+from trainers.ranks import training_counts
 from trainers.task import TrainingTask, frozen_align_states
 
 NUM_ITEMS, NUM_USERS, VOCABULARY = 30, 24, 40
@@ -52,14 +53,14 @@ def tiny_task(
     tokens = tiny_tokens(data.num_items)
     backbone = as_backbone(tiny_backbone(family).to(dtype))
     text = np.random.default_rng(5).normal(size=(data.num_items, 8)).astype(np.float32)
-    known = np.bincount(data.training_pairs()[1], minlength=data.num_items) > 0
-    layout = Layout.of(ModelConfig(), tokens, (3, 4, 5), 1, known)
+    counts = training_counts(data)
+    layout = Layout.of(ModelConfig(), tokens, (3, 4, 5), 1, counts > 0)
     return TrainingTask(
         data=data,
         item_tokens=tokens,
         prompt=(3, 4, 5),
         bos_token=1,
-        known_items=known,
+        item_counts=counts,
         backbone=backbone,
         hard_sets=hard_sets(data, text, share=0.05, encoder="random"),
         align_states=frozen_align_states(backbone, layout, data.num_items),

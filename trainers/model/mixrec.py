@@ -94,6 +94,8 @@ class MixRec(nn.Module):
         self.item_projection = nn.Linear(width, num_items)
         nn.init.normal_(self.item_projection.weight, std=_PROJECTION_STD)
         nn.init.zeros_(self.item_projection.bias)
+        self.centre = nn.Buffer(torch.zeros(width))
+        self.spread = nn.Buffer(torch.ones(()))
 
         # Without a column nothing reads M_cf, and training it would only disturb the clipping of gradients.
         seen = columns_of(config)
@@ -105,10 +107,35 @@ class MixRec(nn.Module):
         self.user_column = nn.Linear(dim, width) if "user" in seen else None
 
     @torch.no_grad()
-    def start_projection_from(self, states: NDArray[np.float32]) -> None:
-        """Set the rows of W_item to the centred, normalised [ALIGN] states [I, d] of a frozen pass."""
-        centred = torch.tensor(states).to(self.item_projection.weight)
-        self.item_projection.weight.copy_(normalize(centred - centred.mean(dim=0), dim=-1))
+    def start_projection(
+        self, sample: Tensor, align_states: NDArray[np.float32] | None, counts: NDArray[np.int64] | None
+    ) -> None:
+        """Set the item projection's starting point; the backbone and the adapters stay as they are.
+
+        Args:
+            sample: [S, d] final states at `[SEQ]` of some training histories, by this very model.
+            align_states: [I, d] `[ALIGN]` states of a frozen pass: their centred, normalised values become the rows
+                of W_item. None keeps the random rows.
+            counts: [I] training interactions: b_item becomes their log (one added), less its mean. None keeps zero.
+        """
+        projection = self.item_projection
+        if self.config.item_projection_input == "standardised":
+            self.centre.copy_(sample.mean(dim=0))
+            self.spread.copy_((sample - self.centre).square().mean().sqrt())
+        if align_states is not None:
+            rows = torch.tensor(align_states).to(projection.weight)
+            projection.weight.copy_(normalize(rows - rows.mean(dim=0), dim=-1))
+        if self.config.item_projection_input == "standardised":
+            # Unit spread of the logits: neither flat nor peaked, whatever the backbone, the design and the rows.
+            logits = (sample - self.centre) / self.spread @ projection.weight.T
+            projection.weight.div_(logits.std())
+        if counts is not None:
+            logarithms = torch.log1p(torch.tensor(counts, dtype=torch.float64))
+            projection.bias.copy_(logarithms - logarithms.mean())
+
+    def item_logits(self, states: Tensor) -> Tensor:
+        """[Q, d] final states -> [Q, I]: `W_item (h - centre) / spread + b_item`, `W_item h + b_item` for raw input."""
+        return self.item_projection((states - self.centre) / self.spread)  # type: ignore[no-any-return]
 
     def encode(self, rows: Rows) -> Tensor:
         """Final states of the readouts, [Q, d]."""
@@ -144,9 +171,9 @@ class MixRec(nn.Module):
         alignments = None if batch.alignments is None else self.encode(batch.alignments)
         sums = {}
         if histories is not None:
-            sums["seq"] = cross_entropy(self.item_projection(histories), batch.targets, reduction="sum")
+            sums["seq"] = cross_entropy(self.item_logits(histories), batch.targets, reduction="sum")
         if alignments is not None and len(batch.align_terms):
-            logits = self.item_projection(alignments[batch.align_terms])
+            logits = self.item_logits(alignments[batch.align_terms])
             sums["align"] = cross_entropy(logits, batch.align_items[batch.align_terms], reduction="sum")
         if histories is not None and alignments is not None and len(batch.anchors):
             sums["contrastive"] = self._contrastive(histories, alignments, batch)
@@ -168,4 +195,4 @@ class MixRec(nn.Module):
 
     def scores(self, rows: Rows) -> Tensor:
         """Scores of the whole catalogue after each readout, [Q, I]."""
-        return self.item_projection(self.encode(rows))  # type: ignore[no-any-return]
+        return self.item_logits(self.encode(rows))

@@ -7,12 +7,13 @@ Three sources behind one name: `smollm2-135m-instruct`, carried by a PyPI wheel;
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _dequantise(raw: Path, ready: Path) -> None:
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     log.info("dequantising %s (Q4_1) to float32, once", GGUF)
-    with _quiet():
+    # The bar of the GGUF reader heeds no setting of transformers.
+    with quiet(), redirect_stderr(io.StringIO()):
         config = LlamaConfig.from_pretrained(raw, gguf_file=GGUF)
         model = LlamaForCausalLM(config).to(torch.float32)
         # `from_pretrained(gguf_file=...)` would do the same but asks for the accelerate package.
@@ -191,7 +193,7 @@ def _read_config(name: str, folder: Path) -> Any:
 
 def _read_weights(name: str, folder: Path, config: Any) -> PreTrainedModel:
     try:
-        with _quiet():
+        with quiet():
             model, report = FAMILIES[config.model_type].from_pretrained(
                 folder, config=config, dtype=torch.float32, output_loading_info=True
             )
@@ -209,7 +211,7 @@ def _read_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"backbone {name!r}: cannot read a tokenizer in {folder}; it needs tokenizer.json") from error
@@ -229,7 +231,7 @@ def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no report of the layers and heads that are left out on purpose."""
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()

@@ -36,7 +36,7 @@ def fast_model(case: Case) -> MixRec:
     left_out = {name for name in case.parameters if name not in own}
     assert all(name.startswith("collaborative.") for name in left_out), left_out
     assert set(used) == set(own), set(own) - set(used)
-    model.load_state_dict({name: value.detach() for name, value in used.items()})
+    model.load_state_dict({name: value.detach() for name, value in used.items()} | dict(model.named_buffers()))
     return model
 
 

@@ -1,0 +1,48 @@
+"""What may be in the repository: short text files and small pictures; no data, no weights, no databases.
+
+`python -m tests.contracts.committed_files FILE...` names what may not and exits 1; it is also a pre-commit hook.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+MOST_LINES = 400
+MOST_BYTES = 200_000
+PICTURES = {".gif", ".jpg", ".png"}
+DATA = {".arrow", ".csv", ".db", ".feather", ".inter", ".item", ".jsonl", ".npy", ".npz", ".parquet", ".sqlite", ".tsv"}
+WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"}
+PACKED = {".gz", ".tar", ".whl", ".xz", ".zip", ".zst"}
+
+
+def problem_of(path: Path) -> str | None:
+    """Why `path` may not be committed, or None."""
+    suffix = path.suffix.lower()
+    for kind, suffixes in {"data": DATA, "weights": WEIGHTS, "an archive": PACKED}.items():
+        if suffix in suffixes:
+            return f"{suffix} is {kind}, which stays out of the repository"
+    content = path.read_bytes()
+    if len(content) > MOST_BYTES:
+        return f"{len(content):,} bytes, more than {MOST_BYTES:,}"
+    if suffix in PICTURES:
+        return None
+    try:
+        lines = content.decode("utf-8").count("\n")
+    except UnicodeDecodeError:
+        return "neither text nor a picture"
+    if lines > MOST_LINES:
+        return f"{lines} lines, more than {MOST_LINES}: split it"
+    return None
+
+
+def main(paths: Iterable[str]) -> int:
+    """Print a line for each file that may not be committed."""
+    problems = [f"{path}: {problem}" for path in paths if (problem := problem_of(Path(path)))]
+    print("\n".join(problems), end="\n" if problems else "")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

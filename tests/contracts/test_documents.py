@@ -1,0 +1,57 @@
+"""The documents say what is so: generated pages are up to date, and what they point to exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mixrec_automl.configuration_reference import reference
+from tests.contracts.repository import DOCUMENTS, ROOT
+
+FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|toml)")
+
+
+def test_the_page_of_the_configuration_is_up_to_date() -> None:
+    written = (ROOT / "docs/configuration.md").read_text("utf-8")
+    assert written == reference(), "out of date: run `make docs`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8"))
+    local = [link.split("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = {name for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")) for name in FILE.findall(span)}
+    missing = [name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / "tests" / name).exists()]
+    assert missing == []
+
+
+def test_the_table_of_the_paper_names_files_and_tests_that_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, re.M)[1:]
+    assert len(rows) > 30
+    for section, _what, files, tests in rows:
+        for name in re.findall(r"`([^`]+)`", files):
+            path, _, symbol = name.partition(":")
+            assert (ROOT / path).is_file(), f"{section}: {path}"
+            assert symbol in (ROOT / path).read_text("utf-8"), f"{section}: {name}"
+        for name in re.findall(r"`([^`]+)`", tests):
+            path, _, test = name.partition(":")
+            found = ROOT / "tests" / path
+            assert found.is_file(), f"{section}: tests/{path}"
+            assert not test or re.search(rf"^def test_{test}\b", found.read_text("utf-8"), re.M), f"{section}: {name}"
+
+
+def test_every_section_and_ruling_is_in_the_table() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    sections = {cell.strip() for cell in re.findall(r"^\| ([^|]+) \|", text, re.M)}
+    wanted = {*(f"2.2.{part}" for part in range(1, 6)), *(f"2.3.{part}" for part in range(1, 4)), "2.4"}
+    wanted |= {*(f"3.1.{part}" for part in range(1, 5)), *(f"3.{part}" for part in range(2, 7))}
+    wanted |= {*(f"App. {letter}" for letter in "ABCDEF"), *(f"ruling {number}" for number in range(1, 19))}
+    assert wanted - sections == set()

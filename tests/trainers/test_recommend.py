@@ -1,0 +1,148 @@
+"""Recommendations against a sort of the model's own scores, and every history that is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainers.tiny_package import HISTORY, NUM_ITEMS, make_package
+from trainers.errors import UserError
+from trainers.package import Package, read_package
+from trainers.recommend import Recommendation, recommend
+
+IDS = [f"i{number}" for number in range(NUM_ITEMS)]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return read_package(make_package(tmp_path_factory.mktemp("made"), epochs=20).package)
+
+
+@pytest.fixture(scope="module")
+def text_only(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A model that sees nothing but the text of an item."""
+    made = make_package(tmp_path_factory.mktemp("text"), model={"collaborative_columns": "none"})
+    return read_package(made.package)
+
+
+def by_hand(package: Package, history: list[str]) -> list[tuple[str, float]]:
+    """(item, log-probability) of all items, best first."""
+    index = [IDS.index(item) for item in history][-HISTORY:]
+    with torch.inference_mode():
+        scores = package.model.scores(package.layout.histories([index], [-1]))[-1]
+        probabilities = (scores - scores.logsumexp(dim=0)).tolist()
+    return sorted(zip(IDS, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def items(found: list[Recommendation]) -> list[str]:
+    return [one.item for one in found]
+
+
+@pytest.mark.parametrize("history", [["i3"], ["i0", "i1", "i2"], ["i5", "i5"], ["i14", "i0", "i1", "i2"]])
+def test_the_best_items_come_first_with_title_and_log_probability(package: Package, history: list[str]) -> None:
+    found = recommend(package, history, k=5)
+    expected = by_hand(package, history)[:5]
+    assert items(found) == [item for item, _ in expected]
+    assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert [one.rank for one in found] == [1, 2, 3, 4, 5]
+    assert [one.title for one in found] == [f"Thing {one.item[1:]}" for one in found]
+
+
+def test_what_was_learnt_is_recommended(package: Package) -> None:
+    """Users step through the catalogue; so does the model."""
+    hits = [items(recommend(package, IDS[at - 3 : at], k=1)) == [IDS[at]] for at in range(3, NUM_ITEMS)]
+    assert sum(hits) > len(hits) / 2
+
+
+def test_all_items_sum_to_one_and_more_than_all_is_all(package: Package) -> None:
+    found = recommend(package, ["i3"], k=NUM_ITEMS)
+    assert sorted(items(found)) == sorted(IDS)
+    assert sum(torch.tensor([one.score for one in found]).exp()) == pytest.approx(1, abs=1e-5)
+    assert recommend(package, ["i3"], k=10 * NUM_ITEMS) == found
+    assert recommend(package, ["i3"], k=1) == found[:1]
+    assert len(recommend(package, ["i3"])) == 10
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_fewer_than_one_item_is_refused(package: Package, k: int) -> None:
+    with pytest.raises(UserError, match=f"k is {k}, but must be at least 1"):
+        recommend(package, ["i3"], k=k)
+
+
+def test_seen_items_can_be_left_out(package: Package) -> None:
+    """All of them, those that the window no longer reads as well; the others keep order and score."""
+    history = ["i7", "i0", "i1", "i2", "i3", "i4", "i3"]
+    whole = recommend(package, history, k=NUM_ITEMS)
+    found = recommend(package, history, k=NUM_ITEMS, exclude_seen=True)
+    assert items(found) == [one.item for one in whole if one.item not in history]
+    assert [one.score for one in found] == [one.score for one in whole if one.item not in history]
+    assert [one.rank for one in found] == list(range(1, NUM_ITEMS - 5))
+    assert recommend(package, IDS, exclude_seen=True) == []
+
+
+def test_a_long_history_is_read_from_its_newest_items(package: Package) -> None:
+    history = [*IDS, *IDS, "i4", "i9", "i2", "i0"]
+    assert recommend(package, history) == recommend(package, history[-HISTORY:])
+    assert recommend(package, history) != recommend(package, history[-HISTORY + 1 :])
+
+
+def test_the_order_of_the_history_counts(package: Package) -> None:
+    assert recommend(package, ["i1", "i9"]) != recommend(package, ["i9", "i1"])
+
+
+def test_the_same_history_gives_the_same_answer(package: Package) -> None:
+    first = recommend(package, ["i1", "i2"], k=7)
+    recommend(package, ["a lamp"], texts=True)
+    recommend(package, IDS)
+    assert recommend(package, ["i1", "i2"], k=7) == first
+    assert len(package.layout.known_items) == NUM_ITEMS, "texts leave nothing behind"
+
+
+@pytest.mark.parametrize("history", [["nope"], ["i1", "I2"], ["i1", ""], ["i1", "i1 "]])
+def test_an_unknown_item_is_named(package: Package, history: list[str]) -> None:
+    with pytest.raises(UserError, match=f"item '{history[-1]}' is not among the 15 items of this model"):
+        recommend(package, history)
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_an_empty_history_is_refused(package: Package, texts: bool) -> None:
+    with pytest.raises(UserError, match="the history is empty: give at least one item"):
+        recommend(package, [], texts=texts)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\t"])
+def test_an_empty_text_is_refused(package: Package, text: str) -> None:
+    with pytest.raises(UserError, match="a text of the history is empty"):
+        recommend(package, ["a lamp", text], texts=True)
+
+
+def test_the_title_of_an_item_says_the_same_as_its_identifier(text_only: Package) -> None:
+    """Even items have a title and nothing else, and this model sees nothing but the text."""
+    for history in (["i2"], ["i4", "i0", "i6"], ["i8"] * 9):
+        titles = [f"  Thing {item[1:]} " for item in history]
+        assert recommend(text_only, titles, texts=True) == recommend(text_only, history)
+
+
+def test_a_text_has_no_collaborative_vector(package: Package) -> None:
+    without = replace(package, layout=replace(package.layout, item_column=False))
+    assert recommend(package, ["Thing 2"], texts=True) == recommend(without, ["i2"])
+    assert recommend(package, ["Thing 2"], texts=True) != recommend(package, ["i2"])
+
+
+@pytest.mark.parametrize("text", ["x", "Ünïcödé 电影 🎬", "word " * 500, "a\x00b"])
+def test_any_text_gives_recommendations(package: Package, text: str) -> None:
+    found = recommend(package, [text, "Thing 1"], texts=True, k=3)
+    assert len(found) == 3
+    assert len({one.item for one in found}) == 3
+
+
+def test_a_long_text_is_cut_like_a_sentence(package: Package) -> None:
+    assert recommend(package, ["word " * 500], texts=True) == recommend(package, ["word " * 400], texts=True)
+
+
+def test_texts_hide_no_item(package: Package) -> None:
+    found = recommend(package, ["Thing 2"], texts=True, k=NUM_ITEMS, exclude_seen=True)
+    assert sorted(items(found)) == sorted(IDS)

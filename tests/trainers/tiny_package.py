@@ -1,0 +1,63 @@
+"""A tiny recommender made the real way: prepared from files, trained for seconds, packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.architecture import Architecture
+from tests.oracles.tiny_backbones import Family
+from tests.trainers.data.files import shop_items, shop_sequences, write_jsonl
+from tests.trainers.tiny_backbone_folder import write_tiny_backbone
+from trainers.config import BackboneConfig, DataConfig, FinetuneConfig, ModelConfig, TrainingConfig
+from trainers.data.prepare import prepare
+from trainers.data.sources import Source
+from trainers.finetune import BEST, finetune
+from trainers.package import write_package
+from trainers.task import TrainingTask, load_task
+
+DESIGN = Architecture.parse("010")
+NUM_USERS, NUM_ITEMS, HISTORY = 40, 15, 4
+
+
+@dataclass(frozen=True)
+class Made:
+    """All that a package came from."""
+
+    config: FinetuneConfig
+    task: TrainingTask
+    training: Path
+    package: Path
+
+
+def prepare_shop(root: Path, folder: Path, *, length: int = 6) -> str:
+    """Prepare the shop into `folder`; users step through its items. Returns the fingerprint."""
+    source = Source(
+        items=write_jsonl(root / "items.jsonl", shop_items(NUM_ITEMS)),
+        sequences=write_jsonl(root / "sequences.jsonl", shop_sequences(NUM_USERS, NUM_ITEMS, length)),
+    )
+    return prepare("shop", source, DataConfig(name="shop").filters, folder).fingerprint
+
+
+def shop_config(backbone: Path, model: dict[str, Any] | None = None, **training: Any) -> FinetuneConfig:
+    rates = {"learning_rate": 1e-2, "batch_size": 10, "contrastive_negatives": 3}
+    return FinetuneConfig(
+        data=DataConfig(name="shop", history=HISTORY),
+        backbone=BackboneConfig(name=str(backbone)),
+        model=ModelConfig(**{"bottleneck": 4, "collaborative_dim": 8, **(model or {})}),
+        training=TrainingConfig(**{"epochs": 2, **rates, **training}),
+    )
+
+
+def make_package(
+    root: Path, family: Family = "llama", model: dict[str, Any] | None = None, *, length: int = 6, **training: Any
+) -> Made:
+    """Everything below `root`; the package in `root / "package"`."""
+    root.mkdir(parents=True, exist_ok=True)
+    prepare_shop(root, root / "data", length=length)
+    config = shop_config(write_tiny_backbone(root / "backbone", family), model, **training)
+    task = load_task(config, root / "data", root / "backbones")
+    finetune(config, DESIGN, task, seed=0, folder=root / "training", on_epoch=lambda _: True)
+    write_package(root / "package", config, DESIGN, task, root / "training" / BEST, root / "backbones")
+    return Made(config, task, root / "training", root / "package")
