@@ -1,8 +1,8 @@
 """Which kernel and which noise level predict unseen designs best from 6 to 30 trials?
 
-    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about three minutes
+    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about a minute
 
-Responses are drawn with unit spread between designs: sparse and additive effects, pairs within a layer, pairs anywhere.
+Responses are drawn with unit spread between designs: sparse effects, pairs within a layer, pairs anywhere.
 Training noise is .05, .2 or .5 of that spread, and the known level says .2 throughout: right, four times too high, 2.5
 times too low. Columns: root mean square error, coverage of 90 % intervals, mean log likelihood of the truth (higher is
 better), CPU-seconds of the fit.
