@@ -4,31 +4,39 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install search test lint unit clean
+.DEFAULT_GOAL := help
+.PHONY: help install search test lint unit docs clean
 
-install: $(STAMP)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## set up .venv, nothing else
 
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	@touch $(STAMP)
 
-search: install  ## the main job: an architecture search on ML-100K
+search: install  ## set up, then the main job: an architecture search on MovieLens 100K
 	$(BIN)/mixrec-automl search configs/ml-100k.yaml
 
-lint: install
+test: lint  ## set up, then all checks and all tests, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## all checks and all tests
-	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term
-
 unit: install  ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not end_to_end'
 
-clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+docs: install  ## write docs/configuration.md anew from the configuration classes
+	$(BIN)/python -m mixrec_automl.configuration_reference > docs/configuration.md
+
+clean:  ## remove .venv and caches; data and searches stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist

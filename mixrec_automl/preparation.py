@@ -52,6 +52,8 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     layers = len(task.backbone.layers)
     space = DamoeSpace(layers, config.model.replacement_frequency)
     _say(console, f"data      {name}: {task.data.num_users:,} users in Data_BO, {task.data.num_items:,} items")
+    kept = task.sampler(config.finetune, config.search.seed).share_of_targets_kept()
+    _say(console, f"          a history of {config.data.history} keeps {kept:.1%} of their training targets")
     _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
     _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
     _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import mixrec_automl
@@ -51,9 +52,14 @@ class Registry:
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
-        if tracking_uri.startswith("sqlite:///"):
-            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Opened when first asked: a new SQLite database takes seconds to set up, which a mere folder need not cost."""
+        uri = self._tracking_uri
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def register(
         self, name: str, package: Path, run_id: str, example: list[str], data_fingerprint: str
@@ -86,7 +92,6 @@ class Registry:
             name,
             source=logged.model_uri,
             run_id=run_id,
-            model_id=logged.model_id,
             tags={TAG_DATA: data_fingerprint},
         )
         return _as_version(version)
@@ -138,21 +143,20 @@ class Registry:
             if error.error_code not in _UNKNOWN:
                 raise _no_answer(error) from error
             raise UserError(self._not_found(model, name)) from error
-        return self._download(f"{name} version {found.version}", found.model_id, folder)
+        return self._download(found, folder)
 
-    def _download(self, what: str, model_id: str | None, folder: Path) -> Path:
-        if not model_id:
-            raise UserError(f"{what} was not registered by `mixrec-automl promote`: it holds no package")
-        uri = f"{self._client.get_logged_model(model_id).artifact_location}/artifacts/{PACKAGE}"
+    def _download(self, found: MlflowVersion, folder: Path) -> Path:
+        uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
         # Given a destination, MLflow copies even the files of a local registry.
         is_local = uri.startswith(("file:", "/"))
         try:
-            found = mlflow.artifacts.download_artifacts(
+            place = mlflow.artifacts.download_artifacts(
                 artifact_uri=uri, dst_path=None if is_local else str(folder), tracking_uri=self._tracking_uri
             )
         except (MlflowException, OSError) as error:
-            raise UserError(f"{what}: its files are not at {uri} any more: promote it again") from error
-        return Path(found)
+            what = f"{found.name} version {found.version}"
+            raise UserError(f"{what}: there is no package (any more) at {uri}; promote it again") from error
+        return Path(place)
 
     def _not_found(self, model: str, name: str) -> str:
         names = sorted(found.name for found in self._client.search_registered_models())

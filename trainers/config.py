@@ -105,6 +105,7 @@ class TrainingConfig:
     """Optimisation and losses (paper, 2.4, 3.1.4 and Table 3)."""
 
     epochs: PositiveInt = 40
+    """Passes over the users trained on; the best one by validation MRR is kept (ruling 9)."""
     batch_size: PositiveInt = 8
     """Users in a global batch: all workers together."""
     learning_rate: Rate = 5e-5
@@ -116,6 +117,7 @@ class TrainingConfig:
     weight_decay: Weight = 0.01
     """Of AdamW; biases and special tokens have none."""
     max_gradient_norm: Rate = 1.0
+    """Gradients of all trained weights together are clipped to this norm."""
     lambda_align: Weight = 0.1
     """lambda_1"""
     lambda_contrastive: Weight = 1e-3

@@ -1,4 +1,4 @@
-"""MRR without cut-off, NDCG@10 and Recall@10 (paper, 3.1.3), as expected values under random tie breaking.
+"""MRR without cut-off, NDCG@10 and Recall@10 (paper, 3.1.2), as expected values under random tie breaking.
 
 A target with g items above it and t level with it, itself included, has a rank that is uniform over g+1 .. g+t.
 Each metric is the mean of its gain over those ranks, so a scorer that ties everything gets what a random one gets

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mixrec_automl.promotion import Evaluation, PromotionPlan
 
 EXAMPLE = "Example: mixrec-automl promote first --workers 2"
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
@@ -51,7 +52,7 @@ def promote(
 
     # torch, Ray and MLflow: seconds that a mistake above need not cost
     from mixrec_automl.promote import run_promotion
-    from mixrec_automl.promotion import plan_promotion
+    from mixrec_automl.promotion import PromotionError, plan_promotion
     from trainers.data.prepare import open_or_prepare
 
     with console.status(f"data set {config.data.name}"):
@@ -60,7 +61,11 @@ def promote(
         )
     plan = plan_promotion(search, config, chosen, data, workers)
     _announce(plan, console)
-    outcome = run_promotion(plan, search, data, repository, console, force=force)
+    try:
+        outcome = run_promotion(plan, search, data, repository, console, force=force)
+    except PromotionError as error:
+        console.print(f"the training failed:\n{error}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from error
     if outcome is None:
         given = {"--trial": trial, "--workers": workers}
         options = "".join(f" {option} {value}" for option, value in given.items() if value is not None)
@@ -70,7 +75,7 @@ def promote(
     console.print(results_table(outcome.evaluations))
     console.print(outcome.decision.reason, highlight=False, markup=False, soft_wrap=True)
     version = outcome.version
-    became = "is now the champion" if outcome.decision.moves else "is registered; the champion stays"
+    became = "is registered and is now the champion" if outcome.decision.moves else "is registered, not as champion"
     lines = (
         f"{version.name} version {version.version} {became}",
         f"ranks     {plan.folder}",

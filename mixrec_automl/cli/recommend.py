@@ -11,7 +11,7 @@ import typer
 
 EXAMPLE = (
     "Examples: mixrec-automl recommend mixrec-ml-100k --item 50 --item 172 ; "
-    "mixrec-automl recommend mixrec-ml-100k --text 'Star Wars' --text 'Alien' -k 5"
+    "mixrec-automl recommend mixrec-ml-100k --text 'a space opera' --text 'a horror film in space' -k 5"
 )
 
 

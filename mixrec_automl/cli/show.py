@@ -85,9 +85,11 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
             "`mixrec-automl ui` catches up once it has ended",
             highlight=False,
         )
+    from mixrec_automl.store.engine import without_password
+
     places = {
-        "database": shown_url(paths.database_url()),
-        "MLflow": shown_url(paths.tracking_uri()),
+        "database": without_password(paths.database_url()),
+        "MLflow": without_password(paths.tracking_uri()),
         "checkpoints": str(paths.runs_folder() / search.name),
     }
     commands = {}
@@ -103,17 +105,6 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
         width = max(map(len, lines))
         for left, right in lines.items():
             console.print(f"  {left:{width}}  {right}", highlight=False, markup=False, soft_wrap=True)
-
-
-def shown_url(url: str) -> str:
-    """`url` without its password."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:  # a folder, or a server without a scheme that SQLAlchemy knows
-        return url
 
 
 def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial], number: int, as_json: bool) -> None:

@@ -100,3 +100,11 @@ def _check_version(engine: Engine, shown: str) -> None:
             f"the database {shown} has tables of version {found}, but this mixrec-automl needs version "
             f"{SCHEMA_VERSION}: use the mixrec-automl that made it, or name another one in MIXREC_DATABASE_URL"
         )
+
+
+def without_password(url: str) -> str:
+    """A database's or MLflow's address, fit to be shown."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:  # a folder, or a server without a scheme that SQLAlchemy knows
+        return url

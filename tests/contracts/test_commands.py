@@ -80,10 +80,8 @@ def in_documents() -> list[tuple[str, str]]:
     found = set()
     for path in DOCUMENTS:
         text = path.read_text("utf-8")
-        blocks, spans = (
-            re.findall(r"^(?:```.*?^```|(?:    .*\n)+)", text, re.S | re.M),
-            re.findall(r"`([^`\n]+)`", text),
-        )
+        blocks = re.findall(r"^(?:```.*?^```|(?:    .*\n)+)", text, re.S | re.M)
+        spans = re.findall(r"`([^`\n]+)`", text)
         found |= {(path.name, line) for code in [*blocks, *spans] for line in named(code)}
     return sorted(found)
 

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 CONVENTION = "alone, no special tokens, no leading space"
 BATCH = 4_096
-PROBE = "title Toy Story year 1995 genres Animation Children's Comedy \u00e9\u4e2d"
+PROBE = "title Garden hose, 15 m brand O'Brien category Outdoor \u00e9\u4e2d"
 """Tokenised into the fingerprint of a tokenizer that cannot be written down whole."""
 
 
 def item_sentence(attributes: Mapping[str, str]) -> str:
     """Flatten attributes to `k1 v1 k2 v2 ...`; one without a value is left out with its key.
 
-    >>> item_sentence({"title": "Toy Story", "brand": "", "year": "1995"})
-    'title Toy Story year 1995'
+    >>> item_sentence({"title": "Garden hose", "brand": "", "year": "1995"})
+    'title Garden hose year 1995'
     """
     return " ".join(f"{key} {value}" for key, value in attributes.items() if value)
 

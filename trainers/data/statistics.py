@@ -25,7 +25,7 @@ class DataSummary:
     """Interactions of a user, held-out ones included, at 0, 25, 50, 75, 95 and 100 %."""
     history: int
     targets_kept: float
-    """Share of the training targets (positions 2..n of 3.1.2) whose input is among the newest `history` (ruling 7)."""
+    """Share of the training targets (positions 2..n of 2.2.3) whose input is among the newest `history` (ruling 7)."""
     repeat_share: float
     """Share of users whose test item they had before (ruling 13)."""
 

@@ -14,7 +14,7 @@ from trainers.data.errors import DataError
 from trainers.data.item_text import item_sentence, item_tokens, tokenize_items, tokenizer_fingerprint
 from trainers.data.sequence_data import Catalogue, ItemTokens, SequenceData
 
-SENTENCES = ("title Toy Story year 1995", "title Heat brand Café", "title Heat")
+SENTENCES = ("title Garden hose year 1995", "title Heat brand Café", "title Heat")
 
 
 def byte_level(vocabulary: int = 300) -> PreTrainedTokenizerFast:
