@@ -33,13 +33,14 @@ def evaluate_seed(name: str, seed: int, console: Console) -> tuple[Evaluation, .
     winner = best_trial(repository.trials(name))
     if winner is None:
         raise SystemExit(f"search {name} has no completed trial")
-    plan = plan_promotion(search, config, replace(winner, seed=seed), None)
+    data = open_prepared(paths.data_folder(config.data.name))
+    plan = plan_promotion(search, config, replace(winner, seed=seed), data, None)
     if not plan.package.exists():
         console.print(f"seed {seed}: training {winner.architecture} on all users", highlight=False)
         with ray_session(), epochs_bar(console, plan.config.training.epochs) as show:
             check_resources(plan.config.cluster)
             train_winner(plan, show, threading.Event())
-    return evaluate_package(pack(plan), open_prepared(paths.data_folder(config.data.name)))
+    return evaluate_package(pack(plan), data)
 
 
 def main() -> None:
