@@ -75,7 +75,7 @@ def promote(
     console.print(results_table(outcome.evaluations))
     console.print(outcome.decision.reason, highlight=False, markup=False, soft_wrap=True)
     version = outcome.version
-    became = "is registered and is now the champion" if outcome.decision.moves else "is registered, not as champion"
+    became = "is now the champion" if outcome.decision.moves else "is registered, not as champion"
     lines = (
         f"{version.name} version {version.version} {became}",
         f"ranks     {plan.folder}",

@@ -59,9 +59,7 @@ def rank_alone(
 def test_equal_to_a_loop_over_users(split: Split, exclude_seen: bool) -> None:
     task, model, layout = parts()
     ranks = evaluate(model, layout, task.data, split, HISTORY, exclude_seen=exclude_seen)
-    expected = [
-        rank_alone(model, layout, task.data, user, split, exclude_seen) for user in range(task.data.num_users)
-    ]
+    expected = [rank_alone(model, layout, task.data, user, split, exclude_seen) for user in range(task.data.num_users)]
     assert ranks.target.tolist() == [target for target, _ in expected]
     assert ranks.rank.tolist() == [rank for _, rank in expected]
     assert ranks.user.tolist() == list(task.data.user_ids)

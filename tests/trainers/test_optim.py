@@ -25,9 +25,7 @@ def model_of(**model: object) -> MixRec:
 
 def settings_of(model: MixRec) -> dict[str, tuple[float, float]]:
     """Parameter name -> (peak rate, weight decay)."""
-    training = tiny_config(
-        learning_rate=RATE, collaborative_learning_rate=CF_RATE, weight_decay=DECAY
-    ).training
+    training = tiny_config(learning_rate=RATE, collaborative_learning_rate=CF_RATE, weight_decay=DECAY).training
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, tuple[float, float]] = {}
     for group in build_optimizer(model, training).param_groups:

@@ -111,7 +111,11 @@ def test_it_needs_no_network_no_data_and_no_working_folder(made: Made, tmp_path:
     here = recommend(read_package(made.package), ["i1", "i2"], k=15)
     shutil.copytree(made.package, tmp_path / "alone")
     (tmp_path / "home").mkdir()
-    environment = {"HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {
+        "HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, "alone"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -79,7 +79,5 @@ def _untrained(family: Family, layers: int, vocabulary: int) -> PreTrainedModel:
             )
         )
     return GPT2Model(
-        GPT2Config(
-            vocab_size=vocabulary, n_embd=WIDTH, n_layer=layers, n_head=HEADS, n_inner=24, n_positions=CONTEXT
-        )
+        GPT2Config(vocab_size=vocabulary, n_embd=WIDTH, n_layer=layers, n_head=HEADS, n_inner=24, n_positions=CONTEXT)
     )

@@ -92,9 +92,7 @@ def test_columns_are_those_of_the_configuration(columns: str, item: int, user: i
 def test_dropped_and_unknown_users_have_no_column() -> None:
     drawn = step(hidden_user_columns=frozenset({1}))
     _, users = shown(collate(drawn, layout()))
-    expected = [
-        NO_COLUMN if row == 1 else drawn.users[row] for row, inputs in enumerate(drawn.inputs) for _ in inputs
-    ]
+    expected = [NO_COLUMN if row == 1 else drawn.users[row] for row, inputs in enumerate(drawn.inputs) for _ in inputs]
     assert users == expected
     packed = layout().histories([[1], [2]], [-1, 3])
     assert packed.column_users.tolist() == [NO_COLUMN, 3]

@@ -94,7 +94,9 @@ def assert_equal(packed: Rows, expected: Literal) -> None:
 
 
 @settings(max_examples=100)
-@given(rows=inputs, prefix=st.lists(st.integers(1, 9), max_size=3), bos=st.booleans(), last=st.booleans(), data=st.data())
+@given(
+    rows=inputs, prefix=st.lists(st.integers(1, 9), max_size=3), bos=st.booleans(), last=st.booleans(), data=st.data()
+)
 def test_rows_are_as_laid_out_by_hand(
     rows: list[list[int]], prefix: list[int], bos: bool, last: bool, data: st.DataObject
 ) -> None:
