@@ -137,6 +137,8 @@ class MlflowView:
     def _update_parent(self, parent: _KnownRun, search: Search, trials: Sequence[Trial]) -> _KnownRun:
         if parent.written < 0:
             self._log(parent, params={"fingerprint": search.fingerprint, **dict(_flat(search.config))})
+            at = _milliseconds(search.created_at)
+            self._log(parent, [Metric(f"floor_{name}", value, at, 0) for name, value in search.floors.items()])
             self._client.log_text(parent.id, yaml.safe_dump(dict(search.config), sort_keys=False), "config.yaml")
         completed = _best_so_far(trials)
         metrics: list[Metric] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,8 +13,10 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
+from trainers.baselines.floors import floors
 from trainers.data.prepare import open_or_prepare
 from trainers.data.store_format import read_manifest
+from trainers.metrics import summarise
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Prepared:
     space: DamoeSpace
     fingerprint: str
     """Of data, users, tokeniser, backbone and all of the configuration that decides on scores"""
+    floors: Mapping[str, float]
+    """As `Search.floors`"""
 
 
 def prepare(config: SearchConfig, console: Console) -> Prepared:
@@ -57,7 +62,11 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
     _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
     _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")
-    return Prepared(config, training, space, _fingerprint(task.fingerprint, config))
+    below = {
+        floor.name.replace("-", "_") + ("_unseen" if floor.exclude_seen else ""): summarise(floor.ranks).mrr
+        for floor in floors(task.data, "validation")
+    }
+    return Prepared(config, training, space, _fingerprint(task.fingerprint, config), below)
 
 
 def _fingerprint(task: str, config: SearchConfig) -> str:

@@ -35,6 +35,7 @@ def whole_search(
     return {
         **search_summary(search, trials),
         "fingerprint": search.fingerprint,
+        "floors": dict(search.floors),
         "tracking_error": search.tracking_error,
         "config": dict(search.config),
         "trials": [one_trial(trial, epochs.get(trial.number, 0)) for trial in trials],

@@ -60,7 +60,7 @@ def search(
         proposer = AxProposer(prepared.space, loaded.search.initial_trials)
 
         def record() -> None:
-            repository.create_search(chosen, loaded.as_dict(), prepared.fingerprint)
+            repository.create_search(chosen, loaded.as_dict(), prepared.fingerprint, prepared.floors)
 
         return launch(chosen, loaded, prepared.training, proposer, repository, console, record=record)
 

@@ -65,6 +65,8 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     tail = f", {ended} of {planned} trials ended" + (f", {failed} of them failed" if failed else "")
     console.print(head, state_text(search.state), tail, sep="", highlight=False)
     console.print(_what_was_searched(search), highlight=False, markup=False)
+    if search.floors:
+        console.print(_floors(search), highlight=False, markup=False)
     if search.error:
         console.print(f"[red]error:[/] {escape(search.error)}", highlight=False)
     if trials:
@@ -125,6 +127,16 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
         console.print(curve_table(seen))
     if trial.error:
         console.print(trial.error, highlight=False, markup=False, soft_wrap=True, style="red")
+
+
+def _floors(search: Search) -> str:
+    """What a score must beat, on the same users."""
+    told = (
+        f"{name.replace('_', '-')} {score(value)} ({score(search.floors.get(name + '_unseen'))} without seen items)"
+        for name, value in search.floors.items()
+        if not name.endswith("_unseen")
+    )
+    return f"floors on the same users, validation MRR: {', '.join(told)}"
 
 
 def _what_was_searched(search: Search) -> str:

@@ -13,6 +13,7 @@ def to_search(row: SearchRow) -> Search:
         state=SearchState(row.state),
         config=row.config,
         fingerprint=row.fingerprint,
+        floors=row.floors,
         created_at=row.created_at,
         updated_at=row.updated_at,
         error=row.error,

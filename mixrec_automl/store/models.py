@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table below."""
 
 
@@ -71,6 +71,7 @@ class SearchRow(Base):
     state: Mapped[str] = mapped_column(String(20))
     config: Mapped[dict[str, Any]]
     fingerprint: Mapped[str] = mapped_column(String(200))
+    floors: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     error: Mapped[str | None] = mapped_column(Text)

@@ -97,6 +97,9 @@ class Search:
     """The resolved configuration, as the YAML file would hold it."""
     fingerprint: str
     """Of data, split, tokeniser and configuration."""
+    floors: Mapping[str, float]
+    """Validation MRR of popularity and repeat-last on the users of the trials, e.g. ``popularity``; where seen items
+    are left out of the ranking, ``popularity_unseen``."""
     created_at: datetime
     updated_at: datetime
     error: str | None = None

@@ -51,7 +51,9 @@ class Repository:
 
     # Searches
 
-    def create_search(self, name: str, config: Mapping[str, Any], fingerprint: str) -> Search:
+    def create_search(
+        self, name: str, config: Mapping[str, Any], fingerprint: str, floors: Mapping[str, float] | None = None
+    ) -> Search:
         """A new RUNNING search. Raises UserError where the name is taken or cannot be a name."""
         paths.valid_name(name, "search")
         now = _now()
@@ -60,6 +62,7 @@ class Repository:
             state=SearchState.RUNNING,
             config=dict(config),
             fingerprint=fingerprint,
+            floors={floor: _finite(floor, value) for floor, value in (floors or {}).items()},
             created_at=now,
             updated_at=now,
         )

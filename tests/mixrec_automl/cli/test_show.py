@@ -44,7 +44,8 @@ def repository() -> Repository:
     repository = Repository.open()
     config = from_dict({"data": {"name": "ml-100k"}, "backbone": {"layers": 2}, "search": {"trials": 5}}, "test")
     repository.create_search("old", config.as_dict(), "aaa")
-    repository.create_search("demo", config.as_dict(), "bbb")
+    floors = {"popularity": 0.02, "popularity_unseen": 0.03}
+    repository.create_search("demo", config.as_dict(), "bbb", floors)
     for bits, mrr in (("000-000", 0.04), ("010-111", 0.0523), ("111-111", None)):
         number = repository.add_trial("demo", Architecture.parse(bits), 7, Origin.SOBOL, 0.5).number
         repository.start_trial("demo", number)
@@ -124,6 +125,7 @@ def test_show_for_people(repository: Repository, home: Path) -> None:
         "search demo: STOPPED, 3 of 5 trials ended, 1 of them failed",
         "backbone smollm2-135m-instruct (first 2 layers)",
         "best so far: trial 1, MRR 0.0523 (standard error 0.0030)",
+        "floors on the same users, validation MRR: popularity 0.0200 (0.0300 without seen items)",
         f"sqlite:///{home / 'mixrec.db'}",
         str(home / "runs" / "demo"),
         "mixrec-automl promote demo",

@@ -31,12 +31,19 @@ def started(repository: Repository) -> Trial:
 
 def test_a_search_reads_back_as_it_was_created(repository: Repository) -> None:
     before = datetime.now(UTC)
-    created = repository.create_search("one", {"search": {"trials": 3}, "x": [1.5, None, "é"]}, "abc")
+    created = repository.create_search("one", {"search": {"trials": 3}, "x": [1.5, None, "é"]}, "abc", {"popularity": 0.02})
     assert repository.search("one") == created
     assert (created.name, created.state, created.fingerprint) == ("one", SearchState.RUNNING, "abc")
     assert created.config == {"search": {"trials": 3}, "x": [1.5, None, "é"]}
+    assert created.floors == {"popularity": 0.02}
     assert created.created_at.utcoffset() == timedelta(0)
     assert before <= created.created_at == created.updated_at <= datetime.now(UTC)
+
+
+def test_a_floor_that_is_no_number_is_refused(repository: Repository) -> None:
+    with pytest.raises(ValueError, match="popularity"):
+        repository.create_search("one", {}, "abc", {"popularity": float("nan")})
+    assert repository.searches() == ()
 
 
 def test_a_taken_name_is_refused_and_the_first_search_stays(repository: Repository, search: str) -> None:
