@@ -31,7 +31,9 @@ def started(repository: Repository) -> Trial:
 
 def test_a_search_reads_back_as_it_was_created(repository: Repository) -> None:
     before = datetime.now(UTC)
-    created = repository.create_search("one", {"search": {"trials": 3}, "x": [1.5, None, "é"]}, "abc", {"popularity": 0.02})
+    created = repository.create_search(
+        "one", {"search": {"trials": 3}, "x": [1.5, None, "é"]}, "abc", {"popularity": 0.02}
+    )
     assert repository.search("one") == created
     assert (created.name, created.state, created.fingerprint) == ("one", SearchState.RUNNING, "abc")
     assert created.config == {"search": {"trials": 3}, "x": [1.5, None, "é"]}
