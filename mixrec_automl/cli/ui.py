@@ -47,7 +47,9 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this ma
         env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ},
         start_new_session=True,
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell lets a command that it starts in the background ignore it, and so would we.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         _wait_until_up(server, port)
         typer.echo(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)")

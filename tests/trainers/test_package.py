@@ -59,6 +59,7 @@ def test_a_package_scores_bit_for_bit_like_the_training(family: Family, tmp_path
     found = all_scores(package.model, package.layout, made)
     assert found.equal(expected)
     assert found.std() > 0
+    assert not made.task.known_items.all(), "an item without a collaborative vector is read as well"
     assert package.data_fingerprint == made.task.data.fingerprint
     assert package.catalogue == made.task.data.catalogue
     assert (package.config, package.architecture) == (made.config, DESIGN)
@@ -99,7 +100,7 @@ socket.socket.connect = socket.getaddrinfo = refuse
 from trainers.package import read_package
 from trainers.recommend import recommend
 
-found = recommend(read_package(Path(sys.argv[1])), ["i1", "i2"], k=15)
+found = recommend(read_package(Path(sys.argv[1])), ["i1", "i2"], k=16)
 print(json.dumps([[one.item, one.score.hex()] for one in found]))
 """
 
@@ -108,7 +109,7 @@ def test_it_needs_no_network_no_data_and_no_working_folder(made: Made, tmp_path:
     """By a relative path, in a process that knows the package alone; the scores are the very same bits."""
     from trainers.recommend import recommend
 
-    here = recommend(read_package(made.package), ["i1", "i2"], k=15)
+    here = recommend(read_package(made.package), ["i1", "i2"], k=16)
     shutil.copytree(made.package, tmp_path / "alone")
     (tmp_path / "home").mkdir()
     environment = {

@@ -18,7 +18,7 @@ from trainers.package import write_package
 from trainers.task import TrainingTask, load_task
 
 DESIGN = Architecture.parse("010")
-NUM_USERS, NUM_ITEMS, HISTORY = 40, 15, 4
+NUM_USERS, NUM_ITEMS, HISTORY = 40, 16, 4
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,16 @@ class Made:
 
 
 def prepare_shop(root: Path, folder: Path, *, length: int = 6) -> str:
-    """Prepare the shop into `folder`; users step through its items. Returns the fingerprint."""
+    """Prepare the shop into `folder`. Returns the fingerprint.
+
+    Users step through all items but the last one, which some find in the end: no training part holds it.
+    """
+    sequences = shop_sequences(NUM_USERS, NUM_ITEMS - 1, length)
+    for sequence in sequences[-5:]:
+        sequence["items"][-1] = f"i{NUM_ITEMS - 1}"
     source = Source(
         items=write_jsonl(root / "items.jsonl", shop_items(NUM_ITEMS)),
-        sequences=write_jsonl(root / "sequences.jsonl", shop_sequences(NUM_USERS, NUM_ITEMS, length)),
+        sequences=write_jsonl(root / "sequences.jsonl", sequences),
     )
     return prepare("shop", source, DataConfig(name="shop").filters, folder).fingerprint
 
