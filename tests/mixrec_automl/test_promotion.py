@@ -87,6 +87,12 @@ def config_of(home: Path, **training: Any) -> SearchConfig:
     )
 
 
+def untrained(home: Path) -> SearchConfig:
+    """Learns nothing to speak of."""
+    still = config_of(home, learning_rate=1e-9, collaborative_learning_rate=1e-9)
+    return replace(still, promotion=PromotionConfig(epochs=1))
+
+
 class World:
     """A recorded search with two trials, and promotions of them."""
 
@@ -218,9 +224,8 @@ def test_the_same_promotion_again_trains_nothing_and_meets_the_gate(world: World
 
 def test_a_better_challenger_becomes_champion(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first model stands in for a champion that was hardly trained."""
-    short = replace(world.config, promotion=PromotionConfig(epochs=1))
     with monkeypatch.context() as patched:
-        patched.setattr(world, "config", short)
+        patched.setattr(world, "config", untrained(world.home))
         weak = world.promote(0)
     assert weak is not None
     world.registry.move_champion(weak.version)
@@ -349,8 +354,7 @@ def test_a_training_that_raises_is_recorded_with_its_traceback(world: World) -> 
 
 
 def test_a_model_below_popularity_is_registered_but_no_champion(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "config", config_of(world.home, learning_rate=1e-9, collaborative_learning_rate=1e-9))
-    monkeypatch.setattr(world, "config", replace(world.config, promotion=PromotionConfig(epochs=1)))
+    monkeypatch.setattr(world, "config", untrained(world.home))
     outcome = world.promote()
     assert outcome is not None
     assert not outcome.decision.moves
