@@ -95,7 +95,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 def test_the_winner_is_promoted_and_recommends(shell: Shell) -> None:
-    assert "none is registered yet" in shell.run("recommend", "mixrec-shop", "--item", "i1", code=2)
     output = shell.run("promote", "s")
     assert_own_lines_only(output.splitlines())
     assert epochs_in(output) == list(range(1, EPOCHS + 1))
@@ -120,6 +119,7 @@ def test_the_winner_is_promoted_and_recommends(shell: Shell) -> None:
     assert_own_lines_only(said.splitlines())
     assert "after 2 items of history" in said
     assert said.count("Thing ") == 10
+    assert "known are mixrec-shop/1" in shell.run("recommend", "mixrec-shop/7", "--item", "i1", code=2)
 
 
 def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> None:

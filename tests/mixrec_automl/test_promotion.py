@@ -88,7 +88,6 @@ def config_of(home: Path, **training: Any) -> SearchConfig:
 
 
 def untrained(home: Path) -> SearchConfig:
-    """Learns nothing to speak of."""
     still = config_of(home, learning_rate=1e-9, collaborative_learning_rate=1e-9)
     return replace(still, promotion=PromotionConfig(epochs=1))
 
