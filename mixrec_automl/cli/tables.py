@@ -15,6 +15,8 @@ from search_spaces.architecture import SITES, Architecture, Placement
 
 PIPED_WIDTH = 160
 SHORT_ORIGINS = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
+TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
+"""Metrics that a row has room for; `--json` prints all."""
 STYLES: Mapping[str, str] = {
     TrialState.QUEUED: "dim",
     TrialState.RUNNING: "cyan",
@@ -84,7 +86,9 @@ def curve_table(observations: Sequence[Observation]) -> Table:
 def promotions_table(promotions: Iterable[Promotion]) -> Table:
     table = Table("#", "trial", "state", "model", "test metrics", title="promotions")
     for promotion in promotions:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in promotion.metrics.items())
+        metrics = ", ".join(
+            f"{name} {promotion.metrics[name]:.4f}" for name in TOLD_OF_PROMOTIONS if name in promotion.metrics
+        )
         state = state_text(promotion.state)
         said = promotion.error.strip().splitlines()[-1] if promotion.error and promotion.error.strip() else metrics
         table.add_row(str(promotion.number), str(promotion.trial), state, promotion.model_version or "", said)
