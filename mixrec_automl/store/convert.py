@@ -7,7 +7,13 @@ from mixrec_automl.store.records import Observation, Origin, Promotion, Search, 
 from search_spaces.architecture import Architecture
 
 
-def to_search(row: SearchRow) -> Search:
+def is_held(row: SearchRow, now: float) -> bool:
+    """Whether the lease of a search has neither been released nor run out."""
+    return row.lease_until is not None and row.lease_until > now
+
+
+def to_search(row: SearchRow, now: float) -> Search:
+    """`now` is as of `clock.database_seconds`: it decides whether the lease still holds."""
     return Search(
         name=row.name,
         state=SearchState(row.state),
@@ -17,7 +23,10 @@ def to_search(row: SearchRow) -> Search:
         created_at=row.created_at,
         updated_at=row.updated_at,
         error=row.error,
+        revision=row.revision,
+        tracked_revision=row.tracked_revision,
         tracking_error=row.tracking_error,
+        controller=row.lease_holder if is_held(row, now) else None,
     )
 
 
@@ -29,6 +38,7 @@ def to_trial(row: TrialRow) -> Trial:
         origin=Origin(row.origin),
         state=TrialState(row.state),
         attempt=row.attempt,
+        losses=row.losses,
         proposal_seconds=row.proposal_seconds,
         mrr=row.mrr,
         standard_error=row.standard_error,

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
+from mixrec_automl.store.file_systems import network_file_system
 from mixrec_automl.store.models import SCHEMA_VERSION, Base, SchemaVersionRow
 from trainers.errors import UserError
 
@@ -36,7 +37,7 @@ def open_engine(url: str) -> Engine:
     if is_sqlite:
         _make_folder(parsed)
     try:
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS} if is_sqlite else {})
+        engine = create_engine(parsed, connect_args=_connect_arguments(parsed), pool_pre_ping=not is_sqlite)
     except (NoSuchModuleError, ModuleNotFoundError, ArgumentError) as error:
         raise UserError(
             f"no driver for the database {shown} ({error}): for PostgreSQL, pip install 'psycopg[binary]'"
@@ -54,6 +55,16 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def _connect_arguments(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_SECONDS}
+    if url.get_driver_name() == "psycopg":
+        # A server that has vanished without a word is noticed within half a minute; libpq alone would wait for hours.
+        keep_alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        return {"connect_timeout": 10, "tcp_user_timeout": 30_000, **keep_alive}
+    return {}
+
+
 def _make_folder(url: URL) -> None:
     if not url.database or url.database == ":memory:":
         raise UserError("a search database in memory would be lost: name a file, as in sqlite:////folder/file.db")
@@ -62,6 +73,12 @@ def _make_folder(url: URL) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder} of the database: {error.strerror}") from error
+    kind = network_file_system(folder)
+    if kind is not None:
+        raise UserError(
+            f"{folder} lies on a network file system ({kind}), where SQLite loses data: name a local folder in "
+            "MIXREC_HOME, or a PostgreSQL database in MIXREC_DATABASE_URL"
+        )
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

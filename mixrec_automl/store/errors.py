@@ -1,4 +1,4 @@
-"""What the database refuses; both are errors of the program, not of its user."""
+"""What the database refuses, and what it cannot do at the moment."""
 
 from __future__ import annotations
 
@@ -9,3 +9,20 @@ class WrongStateError(RuntimeError):
 
 class StaleAttemptError(RuntimeError):
     """The message belongs to an attempt of the trial that is no longer the current one; drop it."""
+
+
+class LeaseHeldError(RuntimeError):
+    """Another process holds the lease of the search. `holder` names it, `process` identifies it, `until` is when the
+    lease ends on the database's clock: it moves while the process is alive."""
+
+    def __init__(self, search: str, holder: str, process: str, until: float) -> None:
+        super().__init__(f"search {search!r} is run by {holder}")
+        self.holder, self.process, self.until = holder, process, until
+
+
+class LeaseLostError(RuntimeError):
+    """Another process has taken the search over; this one may write nothing more."""
+
+
+class DatabaseUnavailableError(RuntimeError):
+    """The database does not answer, is locked by another program or cannot write: the same call may succeed later."""

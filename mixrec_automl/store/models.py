@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     MetaData,
     String,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table below."""
 
 
@@ -75,7 +76,14 @@ class SearchRow(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     error: Mapped[str | None] = mapped_column(Text)
+    revision: Mapped[int]
+    tracked_revision: Mapped[int]
     tracking_error: Mapped[str | None] = mapped_column(Text)
+    stop_requested: Mapped[bool]
+    lease_term: Mapped[int]
+    lease_holder: Mapped[str | None] = mapped_column(Text)
+    lease_process: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[float | None] = mapped_column(Double)
 
 
 class TrialRow(Base):
@@ -90,6 +98,8 @@ class TrialRow(Base):
     origin: Mapped[str] = mapped_column(String(50))
     state: Mapped[str] = mapped_column(String(20))
     attempt: Mapped[int]
+    losses: Mapped[int]
+    revision: Mapped[int]
     proposal_seconds: Mapped[float]
     mrr: Mapped[float | None]
     standard_error: Mapped[float | None]

@@ -61,11 +61,13 @@ class Trial:
     standard_error: float | None = None
     """Of `mrr` over users: mostly an offset common to all trials, so for display only."""
     error: str | None = None
-    """Traceback, once FAILED."""
+    """Traceback, once FAILED; while QUEUED or RUNNING, how an earlier attempt was lost."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     """Start of the last attempt."""
     finished_at: datetime | None = None
+    losses: int = 0
+    """Attempts that ended through no fault of the design: a worker died or hung."""
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
@@ -103,8 +105,27 @@ class Search:
     created_at: datetime
     updated_at: datetime
     error: str | None = None
+    revision: int = 0
+    """How many changes the search and its trials have seen: proposals, epochs, results."""
+    tracked_revision: int = -1
+    """Up to which of them MLflow shows all."""
     tracking_error: str | None = None
     """Why MLflow does not yet show all of it; the search itself is unaffected."""
+    controller: str | None = None
+    """The process that holds the search's lease; None where none does, so that a RUNNING search stands still."""
+
+    @property
+    def changes_not_tracked(self) -> int:
+        """How far MLflow is behind; the creation of the search is the first change."""
+        return self.revision - self.tracked_revision
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write a search. Who takes it over gets the next term, and what carries an older one is refused."""
+
+    search: str
+    term: int
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,43 @@
-"""What the service writes to and reads from the database: short transactions in, frozen values out.
+"""What the service reads from the database, and what others than a search's controller write.
 
-The controller of a search is its only writer. Every state change names the state it starts from, and every result
-names the attempt it belongs to, so that a late message of an abandoned attempt changes nothing.
+Short transactions in, frozen values out. The controller of a search is the only one that writes its trials: through a
+`SearchWriter`, which a lease opens.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from mixrec_automl import paths
-from mixrec_automl.store.convert import to_observation, to_promotion, to_search, to_trial
-from mixrec_automl.store.engine import READ_ONLY, open_engine
-from mixrec_automl.store.errors import WrongStateError
+from mixrec_automl.store.clock import moment_now, seconds_now
+from mixrec_automl.store.convert import is_held, to_observation, to_promotion, to_search, to_trial
+from mixrec_automl.store.engine import open_engine
+from mixrec_automl.store.errors import LeaseHeldError, WrongStateError
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
-from mixrec_automl.store.records import Observation, Origin, Promotion, Search, SearchState, Trial, TrialState
-from mixrec_automl.store.rows import check_attempt, check_state, search_row, trial_row
-from search_spaces.architecture import Architecture
+from mixrec_automl.store.records import Lease, Observation, Promotion, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.rows import check_state, finite, search_row, storable, trial_row
+from mixrec_automl.store.transactions import Transactions
+from mixrec_automl.store.writer import SearchWriter
 from trainers.errors import UserError
-
-NEXT_SEARCH_STATES: Mapping[SearchState, frozenset[SearchState]] = {
-    SearchState.RUNNING: frozenset({SearchState.COMPLETED, SearchState.STOPPED, SearchState.FAILED}),
-    SearchState.STOPPED: frozenset({SearchState.RUNNING}),
-    SearchState.FAILED: frozenset({SearchState.RUNNING}),
-    SearchState.COMPLETED: frozenset(),
-}
 
 
 class Repository:
     """All reads and writes of one database; safe to share between threads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = engine.execution_options(**{READ_ONLY: True})
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     @classmethod
     def open(cls, url: str | None = None) -> Repository:
         """On `url`, else on `paths.database_url()`. Raises UserError as `open_engine`."""
-        return cls(open_engine(url or paths.database_url()))
+        return cls(Transactions(open_engine(url or paths.database_url())))
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._transactions.close()
 
     # Searches
 
@@ -56,21 +46,25 @@ class Repository:
     ) -> Search:
         """A new RUNNING search. Raises UserError where the name is taken or cannot be a name."""
         paths.valid_name(name, "search")
-        now = _now()
-        row = SearchRow(
-            name=name,
-            state=SearchState.RUNNING,
-            config=dict(config),
-            fingerprint=fingerprint,
-            floors={floor: _finite(floor, value) for floor, value in (floors or {}).items()},
-            created_at=now,
-            updated_at=now,
-        )
         try:
-            with self._writing() as session:
+            with self._transactions.writing() as session:
+                now = moment_now(session)
+                row = SearchRow(
+                    name=name,
+                    state=SearchState.RUNNING,
+                    config=dict(config),
+                    fingerprint=fingerprint,
+                    floors={floor: finite(floor, value) for floor, value in (floors or {}).items()},
+                    created_at=now,
+                    updated_at=now,
+                    revision=0,
+                    tracked_revision=-1,
+                    stop_requested=False,
+                    lease_term=0,
+                )
                 session.add(row)
                 session.flush()
-                return to_search(row)
+                return to_search(row, now.timestamp())
         except IntegrityError as error:
             raise UserError(
                 f"a search named {name!r} exists: see `mixrec-automl show {name}`, or choose another --name"
@@ -78,115 +72,65 @@ class Repository:
 
     def search(self, name: str) -> Search:
         """Raises UserError, with the most similar name, where there is none of this name."""
-        with self._reading() as session:
-            return to_search(search_row(session, name))
+        with self._transactions.reading() as session:
+            return to_search(search_row(session, name), seconds_now(session))
 
     def searches(self) -> tuple[Search, ...]:
         """All, newest first."""
-        with self._reading() as session:
+        with self._transactions.reading() as session:
             rows = session.scalars(select(SearchRow).order_by(SearchRow.created_at.desc(), SearchRow.id.desc()))
-            return tuple(to_search(row) for row in rows)
+            now = seconds_now(session)
+            return tuple(to_search(row, now) for row in rows)
 
-    def set_search_state(self, name: str, state: SearchState, error: str | None = None) -> Search:
-        """Saying again what already holds is allowed. Raises WrongStateError for a change that is not."""
-        with self._writing() as session:
+    def note_tracking(self, name: str, error: str | None, revision: int | None = None) -> None:
+        """Note up to which revision MLflow shows the search, and why it lags behind or (None) that it does not."""
+        with self._transactions.writing() as session:
             row = search_row(session, name, lock=True)
-            current = SearchState(row.state)
-            if state is not current and state not in NEXT_SEARCH_STATES[current]:
-                raise WrongStateError(f"search {name} is {current} and cannot become {state}")
-            row.state, row.error, row.updated_at = state, _storable(error), _now()
-            return to_search(row)
+            row.tracking_error = storable(error)
+            row.tracked_revision = max(row.tracked_revision, -1 if revision is None else revision)
 
-    def set_tracking_error(self, name: str, error: str | None) -> None:
-        """Note why MLflow lags behind this search, or that it no longer does."""
-        with self._writing() as session:
-            search_row(session, name, lock=True).tracking_error = _storable(error)
+    # The lease
+
+    def take_lease(
+        self, search: str, holder: str, process: str, seconds: float, *, dead: str | None = None
+    ) -> SearchWriter:
+        """Become the only writer of `search` for `seconds`; an earlier wish that it stop is forgotten.
+
+        Args:
+            holder: who takes it, in words for people.
+            process: tells this process from all others.
+            dead: `process` of a holder that is known to have died; its lease is not waited for.
+
+        Raises:
+            LeaseHeldError: another process holds it.
+        """
+        with self._transactions.writing() as session:
+            row = search_row(session, search, lock=True)
+            now = seconds_now(session)
+            if is_held(row, now) and row.lease_process not in (process, dead):
+                raise LeaseHeldError(search, row.lease_holder or "", row.lease_process or "", row.lease_until or now)
+            row.lease_term += 1
+            row.lease_holder, row.lease_process, row.lease_until = holder, process, now + seconds
+            row.stop_requested = False
+            return SearchWriter(self._transactions, Lease(search, row.lease_term))
+
+    def request_stop(self, search: str) -> None:
+        """Ask whoever runs `search` to stop it: its controller learns it when it next renews its lease."""
+        with self._transactions.writing() as session:
+            search_row(session, search, lock=True).stop_requested = True
 
     # Trials
 
-    def add_trial(
-        self, search: str, architecture: Architecture, seed: int, origin: Origin, proposal_seconds: float
-    ) -> Trial:
-        """A new QUEUED trial with the next free number. Raises WrongStateError where the search is not RUNNING."""
-        with self._writing() as session:
-            parent = search_row(session, search, lock=True)
-            if parent.state != SearchState.RUNNING:
-                raise WrongStateError(f"search {search} is {parent.state} and takes no new trials")
-            last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.search_id == parent.id))
-            row = TrialRow(
-                search_id=parent.id,
-                number=0 if last is None else last + 1,
-                architecture=str(architecture),
-                seed=seed,
-                origin=origin,
-                state=TrialState.QUEUED,
-                attempt=0,
-                proposal_seconds=_finite("proposal_seconds", proposal_seconds),
-                created_at=_now(),
-            )
-            session.add(row)
-            session.flush()
-            return to_trial(row)
-
-    def start_trial(self, search: str, number: int) -> Trial:
-        """QUEUED -> RUNNING, one attempt up: the trial is about to be handed to a worker. Raises WrongStateError."""
-        with self._changing(search, number, TrialState.QUEUED) as row:
-            row.state, row.attempt, row.started_at = TrialState.RUNNING, row.attempt + 1, _now()
-        return to_trial(row)
-
-    def record_epoch(self, search: str, number: int, attempt: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Keep what an epoch (one-based) reported; the first report of an (attempt, epoch) stays, a repeat is ignored.
-
-        Raises:
-            StaleAttemptError, WrongStateError: the attempt is not the running one.
-            ValueError: a metric is NaN or infinite, or the epoch is below one.
-        """
-        if epoch < 1:
-            raise ValueError(f"epochs count from one, got {epoch}")
-        values = {name: _finite(name, value) for name, value in metrics.items()}
-        with self._writing() as session:
-            row = trial_row(session, search, number, lock=True)
-            check_attempt(row, attempt)
-            known = select(ObservationRow.id).where(
-                ObservationRow.trial_id == row.id, ObservationRow.attempt == attempt, ObservationRow.epoch == epoch
-            )
-            if session.scalar(known) is not None:
-                return
-            check_state(row, TrialState.RUNNING)
-            session.add(
-                ObservationRow(trial_id=row.id, attempt=attempt, epoch=epoch, metrics=values, recorded_at=_now())
-            )
-
-    def complete_trial(self, search: str, number: int, attempt: int, mrr: float, standard_error: float) -> Trial:
-        """RUNNING -> COMPLETED. Raises StaleAttemptError, WrongStateError, or ValueError for NaN and infinity."""
-        result, spread = _finite("mrr", mrr), _finite("standard_error", standard_error)
-        with self._changing(search, number, TrialState.RUNNING, attempt) as row:
-            row.state, row.mrr, row.standard_error = TrialState.COMPLETED, result, spread
-            row.finished_at = _now()
-        return to_trial(row)
-
-    def fail_trial(self, search: str, number: int, attempt: int, error: str) -> Trial:
-        """RUNNING -> FAILED, with the traceback. Raises StaleAttemptError or WrongStateError."""
-        with self._changing(search, number, TrialState.RUNNING, attempt) as row:
-            row.state, row.error, row.finished_at = TrialState.FAILED, _storable(error), _now()
-        return to_trial(row)
-
-    def requeue_trial(self, search: str, number: int) -> Trial:
-        """RUNNING -> QUEUED: its worker or controller is gone, it has to be run again. Raises WrongStateError."""
-        with self._changing(search, number, TrialState.RUNNING) as row:
-            row.state = TrialState.QUEUED
-        return to_trial(row)
-
-    def trials(self, search: str) -> tuple[Trial, ...]:
-        """All, by number."""
-        with self._reading() as session:
-            parent = search_row(session, search)
-            rows = session.scalars(select(TrialRow).where(TrialRow.search_id == parent.id).order_by(TrialRow.number))
+    def trials(self, search: str, *, since: int = -1) -> tuple[Trial, ...]:
+        """By number: all, or those that have changed after revision `since` of the search."""
+        with self._transactions.reading() as session:
+            query = select(TrialRow).where(TrialRow.search_id == search_row(session, search).id)
+            rows = session.scalars(query.where(TrialRow.revision > since).order_by(TrialRow.number))
             return tuple(to_trial(row) for row in rows)
 
     def observations(self, search: str, trial: int | None = None) -> tuple[Observation, ...]:
         """Of all trials or of one, ordered by trial, attempt and epoch."""
-        with self._reading() as session:
+        with self._transactions.reading() as session:
             parent = search_row(session, search)
             query = select(ObservationRow).join(ObservationRow.trial).where(TrialRow.search_id == parent.id)
             if trial is not None:
@@ -198,9 +142,9 @@ class Repository:
 
     def add_promotion(self, search: str, trial: int) -> Promotion:
         """A new RUNNING promotion of a COMPLETED trial. Raises UserError (no such trial) or WrongStateError."""
-        with self._writing() as session:
+        with self._transactions.writing() as session:
             parent = search_row(session, search, lock=True)
-            winner = trial_row(session, search, trial)
+            winner = trial_row(session, parent, trial)
             check_state(winner, TrialState.COMPLETED)
             last = session.scalar(select(func.max(PromotionRow.number)).where(PromotionRow.search_id == parent.id))
             row = PromotionRow(
@@ -209,7 +153,7 @@ class Repository:
                 number=0 if last is None else last + 1,
                 state=SearchState.RUNNING,
                 metrics={},
-                created_at=_now(),
+                created_at=moment_now(session),
             )
             session.add(row)
             session.flush()
@@ -226,8 +170,8 @@ class Repository:
         error: str | None = None,
     ) -> Promotion:
         """RUNNING -> COMPLETED, STOPPED or FAILED. Raises WrongStateError, or ValueError for NaN and infinity."""
-        values = {name: _finite(name, value) for name, value in (metrics or {}).items()}
-        with self._writing() as session:
+        values = {name: finite(name, value) for name, value in (metrics or {}).items()}
+        with self._transactions.writing() as session:
             parent = search_row(session, search, lock=True)
             row = session.scalar(
                 select(PromotionRow).where(PromotionRow.search_id == parent.id, PromotionRow.number == number)
@@ -237,49 +181,12 @@ class Repository:
             if row.state != SearchState.RUNNING or state is SearchState.RUNNING:
                 raise WrongStateError(f"promotion {number} of search {search} is {row.state} and cannot become {state}")
             row.state, row.metrics, row.model_version = state, values, model_version
-            row.error, row.finished_at = _storable(error), _now()
+            row.error, row.finished_at = storable(error), moment_now(session)
             return to_promotion(row)
 
     def promotions(self, search: str) -> tuple[Promotion, ...]:
         """All, by number."""
-        with self._reading() as session:
+        with self._transactions.reading() as session:
             parent = search_row(session, search)
             query = select(PromotionRow).where(PromotionRow.search_id == parent.id).order_by(PromotionRow.number)
             return tuple(to_promotion(row) for row in session.scalars(query))
-
-    # Transactions
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with Session(self._reader, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    @contextmanager
-    def _changing(self, search: str, number: int, state: TrialState, attempt: int | None = None) -> Iterator[TrialRow]:
-        """The row of a trial that is in `state` (and at `attempt`), locked until the change is written."""
-        with self._writing() as session:
-            row = trial_row(session, search, number, lock=True)
-            if attempt is not None:
-                check_attempt(row, attempt)
-            check_state(row, state)
-            yield row
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, which cannot be recorded")
-    return float(value)
-
-
-def _storable(text: str | None) -> str | None:
-    """A traceback may quote any text; databases refuse zero characters and halves of surrogate pairs."""
-    return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

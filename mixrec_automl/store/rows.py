@@ -1,8 +1,12 @@
-"""Rows by name and number, locked where they are about to change, and the checks that guard a change."""
+"""Rows by name and number, and the checks that guard a change.
+
+Whoever changes a search or anything of it locks the search's row: one lock, so that no two writers wait for each other.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,12 +28,10 @@ def search_row(session: Session, name: str, *, lock: bool = False) -> SearchRow:
     return row
 
 
-def trial_row(session: Session, search: str, number: int, *, lock: bool = False) -> TrialRow:
-    parent = search_row(session, search)
-    query = select(TrialRow).where(TrialRow.search_id == parent.id, TrialRow.number == number)
-    row = session.scalar(query.with_for_update() if lock else query)
+def trial_row(session: Session, search: SearchRow, number: int) -> TrialRow:
+    row = session.scalar(select(TrialRow).where(TrialRow.search_id == search.id, TrialRow.number == number))
     if row is None:
-        raise UserError(f"search {search} has no trial {number}: see `mixrec-automl show {search}`")
+        raise UserError(f"search {search.name} has no trial {number}: see `mixrec-automl show {search.name}`")
     return row
 
 
@@ -41,3 +43,15 @@ def check_state(row: TrialRow, expected: TrialState) -> None:
 def check_attempt(row: TrialRow, attempt: int) -> None:
     if row.attempt != attempt:
         raise StaleAttemptError(f"trial {row.number} is at attempt {row.attempt}; the message is of attempt {attempt}")
+
+
+def finite(name: str, value: float) -> float:
+    """Raises ValueError for NaN and infinity, which databases treat each in its own way."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which cannot be recorded")
+    return float(value)
+
+
+def storable(text: str | None) -> str | None:
+    """A traceback may quote any text; databases refuse zero characters and halves of surrogate pairs."""
+    return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
