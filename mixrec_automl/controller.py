@@ -1,30 +1,47 @@
 """Algorithm 1 of the paper (2.3.3, Appendix E) as an asynchronous loop: keep the slots busy, record, propose again.
 
-The controller is the only writer of its search, and the database the only place where its progress is kept: a search
-that was interrupted, in whatever way, goes on from what is recorded.
+The controller holds the lease of its search and is the only one that writes it. The database is the only place where
+progress is kept: a search that was interrupted, in whatever way, goes on from what is recorded. What is in memory here
+is a copy of it, brought up to date by each write.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, Executor, TrialCompleted, TrialFailed, TrialStopped
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    Executor,
+    TrialCompleted,
+    TrialFailed,
+    TrialLost,
+    TrialStopped,
+)
+from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.cluster.watchdog import Watchdog
+from mixrec_automl.patience import Patience
+from mixrec_automl.recorded_trials import RecordedTrials
 from mixrec_automl.search.proposer import Proposal, Proposer, SpaceExhausted
 from mixrec_automl.search_config import BudgetConfig
+from mixrec_automl.storage_trouble import StorageTrouble
+from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import Search, SearchState, Trial, TrialState
-from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.writer import SearchWriter
 
-POLL_SECONDS = 0.2
-"""How long the loop waits for an event before it looks at everything else."""
+POLL_SECONDS, POLL_SECONDS_WHEN_IDLE = 0.2, 0.02
+"""How long the loop waits for an event before it looks at everything else; briefly while a slot waits for a design."""
 STOP_SECONDS = 3.0
 """How long a stopped search waits for trials that are about to end; the others are run again later."""
 PROPOSAL_SECONDS = 10.0
@@ -45,6 +62,9 @@ class SearchListener(Protocol):
     def epoch_ended(self, event: EpochEnded) -> None:
         """A running trial has finished an epoch."""
 
+    def notice(self, text: str | None) -> None:
+        """What the search is waiting for, in words; None: for nothing any more."""
+
     def stopping(self) -> None:
         """No trial is started any more; those that run are asked to end."""
 
@@ -53,18 +73,19 @@ class SearchListener(Protocol):
 class SearchParts:
     """What a search is run with."""
 
-    repository: Repository
+    writer: SearchWriter
+    trials: tuple[Trial, ...]
+    """Recorded before, read under the lease"""
     proposer: Proposer
-    executor: Executor
+    make_executor: Callable[[], Executor]
+    """Called again where an executor has died"""
     listener: SearchListener
     wake: Callable[[], None]
     """Called after each write: there is something new to show elsewhere."""
 
 
-def run_search(
-    name: str, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event
-) -> Search:
-    """Run search `name` until its budget is spent, it is stopped or it fails; also goes on with one that was.
+def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event) -> Search:
+    """Run the search that `parts.writer` writes until its budget is spent, it is stopped or it fails.
 
     Trials that a former controller left RUNNING are run again, and so are, in a later run, those that this one leaves.
 
@@ -74,36 +95,43 @@ def run_search(
 
     Returns:
         The search as recorded: COMPLETED, STOPPED or FAILED. It is FAILED where the share of failed trials is above
-        `budget.max_failure_rate` or none was completed.
+        `budget.max_failure_rate`, none was completed or the storage stays away.
 
     Raises:
+        LeaseLostError: another process has taken the search over; nothing is recorded of the end of this one.
+        DatabaseUnavailableError: the search was to stop and the database did not answer.
         Exception: whatever the parts raise, after the search has been recorded as FAILED.
         KeyboardInterrupt: after the search has been recorded as STOPPED.
     """
-    repository = parts.repository
-    repository.set_search_state(name, SearchState.RUNNING)
+    loop = _Loop(budget, slots, folder, parts, stop)
     try:
-        state, error = _Loop(name, budget, slots, folder, parts, stop).run()
-    except BaseException as raised:
-        interrupted = isinstance(raised, KeyboardInterrupt)
-        _requeue_running(name, repository)
-        _finish(name, parts, SearchState.STOPPED if interrupted else SearchState.FAILED, _last_line(repr(raised)))
+        state, error = loop.run()
+    except (LeaseLostError, DatabaseUnavailableError):
+        loop.close()
         raise
-    _requeue_running(name, repository)
-    return _finish(name, parts, state, error)
+    except BaseException as raised:
+        loop.close()
+        state = SearchState.STOPPED if isinstance(raised, KeyboardInterrupt) else SearchState.FAILED
+        with contextlib.suppress(LeaseLostError, DatabaseUnavailableError):  # `raised` says more
+            loop.finish_soon(state, _last_line(repr(raised)))
+        raise
+    # Before the trials that still run are queued again: whoever resumes them must be alone with their checkpoints.
+    loop.close()
+    return loop.finish(state, error)
 
 
 class _Loop:
     """The state of one run of `run_search`."""
 
     def __init__(
-        self, name: str, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event
+        self, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event
     ) -> None:
-        self._name, self._budget, self._slots, self._folder = name, budget, slots, folder
-        self._parts, self._stop = parts, stop
-        self._repository, self._executor, self._listener = parts.repository, parts.executor, parts.listener
-        self._running: dict[int, int] = {}
-        """Attempt of each trial that is with the executor."""
+        self._budget, self._slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
+        self._listener = parts.listener
+        self._patiently = Patience(stop, parts.listener.notice)
+        self._trials = RecordedTrials(parts.writer, parts.trials, self._patiently, self._announce)
+        self._executor: Executor = LastingExecutor(parts.make_executor, Watchdog(budget.hang_seconds))
+        self._storage = StorageTrouble(parts.listener.notice)
         self._proposal: Future[Proposal] | None = None
         self._exhausted = False
         self._ended = self._failed = 0
@@ -112,45 +140,78 @@ class _Loop:
 
     def run(self) -> tuple[SearchState, str | None]:
         """The state to record, with the reason where it is FAILED."""
-        for trial in _requeue_running(self._name, self._repository):
-            self._announce(trial)
+        self._patiently(partial(self._parts.writer.set_state, SearchState.RUNNING))
+        self._trials.requeue_running()
         while not self._stop.is_set():
-            if self._ended >= LEAST_ENDED and self._failed > self._budget.max_failure_rate * self._ended:
+            reason = self._reason_to_give_up()
+            if reason is not None:
                 self._wind_down()
-                return SearchState.FAILED, (
-                    f"{self._failed} of {self._ended} trials failed, more than search.max_failure_rate = "
-                    f"{self._budget.max_failure_rate:g} allows; the last error: {self._last_error}"
-                )
-            self._fill_slots()
-            if not self._running and self._proposal is None:
+                return SearchState.FAILED, reason
+            self._take_proposal()
+            self._start_waiting()
+            self._ask_for_design()
+            if not self._waiting and not self._running and self._proposal is None:
                 return self._outcome()
-            self._record(self._executor.next_event(POLL_SECONDS))
+            self._record(self._executor.next_event(self._poll_seconds))
         self._wind_down()
-        trials = self._trials()
+        trials = self._trials.all()
         if len(trials) >= self._budget.trials and all(trial.state.is_final for trial in trials):
             return self._outcome()
         return SearchState.STOPPED, None
 
-    def _fill_slots(self) -> None:
-        """Start trials that wait, then ask for a design where a slot is still free: one at a time, as each one that
-        is pending changes the next proposal."""
-        self._take_proposal()
-        if self._proposal is not None or len(self._running) >= self._slots:
+    def close(self) -> None:
+        """End what still runs."""
+        self._executor.close()
+
+    def finish(self, state: SearchState, error: str | None) -> Search:
+        """Record how it ended, queue what still ran, and let the search go."""
+        self._trials.requeue_running()
+        told = error if state is SearchState.FAILED else None
+        search = self._patiently(partial(self._parts.writer.set_state, state, told))
+        with contextlib.suppress(DatabaseUnavailableError):  # the lease then runs out by itself
+            self._parts.writer.release()
+        self._parts.wake()
+        return search
+
+    def finish_soon(self, state: SearchState, error: str) -> None:
+        """The same, without patience for a database that is away."""
+        self._patiently.hurry()
+        self.finish(state, error)
+
+    @property
+    def _waiting(self) -> list[Trial]:
+        return self._trials.in_state(TrialState.QUEUED)
+
+    @property
+    def _running(self) -> list[Trial]:
+        return self._trials.in_state(TrialState.RUNNING)
+
+    @property
+    def _poll_seconds(self) -> float:
+        is_idle = self._is_proposing and len(self._running) < self._slots
+        return POLL_SECONDS_WHEN_IDLE if is_idle else POLL_SECONDS
+
+    # Proposals
+
+    def _ask_for_design(self) -> None:
+        """One proposal at a time, as each one that is pending changes the next.
+
+        Where trials run side by side, a design is kept waiting so that a slot that becomes free starts at once. With
+        one slot there is nothing to gain: the design would not know of the one result that it follows.
+        """
+        if self._proposal is not None or self._exhausted or len(self._trials) >= self._budget.trials:
             return
-        waiting = [trial for trial in self._trials() if trial.state is TrialState.QUEUED]
-        for trial in waiting[: self._slots - len(self._running)]:
-            self._start(trial)
-        trials = self._trials()
-        if len(self._running) < self._slots and len(trials) < self._budget.trials and not self._exhausted:
-            self._listener.proposing()
-            self._proposal = _in_thread(lambda: self._propose(trials))
+        if self._waiting or (self._slots == 1 and self._running):
+            return
+        self._listener.proposing()
+        self._proposal = _in_thread(partial(self._propose, self._trials.all()))
 
     def _propose(self, trials: tuple[Trial, ...]) -> Proposal:
         torch.set_num_threads(1)  # of this thread only: the cores belong to the trials
         return self._parts.proposer.propose(trials, seed=self._budget.seed)
 
     def _take_proposal(self) -> None:
-        """Record the design of a proposal that has come."""
+        """Record the design of a proposal that has come, once for each of its training seeds."""
         if self._proposal is None or not self._proposal.done():
             return
         future, self._proposal = self._proposal, None
@@ -159,42 +220,72 @@ class _Loop:
         except SpaceExhausted:
             self._exhausted = True
             return
-        # All trials share the training seed: common random numbers take its noise out of their comparison.
-        trial = self._repository.add_trial(
-            self._name, proposal.architecture, self._budget.seed, proposal.origin, proposal.seconds
-        )
-        self._announce(trial)
+        # All designs share the training seeds: common random numbers take their noise out of the comparison.
+        most = min(self._budget.replicates, self._budget.trials - len(self._trials))
+        self._trials.add(proposal, [self._budget.seed + place for place in range(most)])
 
-    def _start(self, trial: Trial) -> None:
-        started = self._repository.start_trial(self._name, trial.number)
-        self._announce(started)
-        self._running[started.number] = started.attempt
-        folder = self._folder / "trials" / str(started.number)
-        self._executor.submit(
-            TrialTask(started.number, started.attempt, started.architecture, started.seed, folder.absolute())
-        )
+    @property
+    def _is_proposing(self) -> bool:
+        return self._proposal is not None and not self._proposal.done()
+
+    # Trials
+
+    def _start_waiting(self) -> None:
+        if self._storage.must_wait:
+            return
+        for waiting in self._waiting[: self._slots - len(self._running)]:
+            trial = self._trials.start(waiting.number)
+            folder = (self._folder / "trials" / str(trial.number)).absolute()
+            self._executor.submit(TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder))
 
     def _record(self, event: Event | None) -> None:
-        if event is None or self._running.get(event.number) != event.attempt:
+        if event is None or not self._trials.is_running(event.number, event.attempt):
             return
-        name, number, attempt = self._name, event.number, event.attempt
         if isinstance(event, EpochEnded):
-            self._repository.record_epoch(name, number, attempt, event.epoch, event.metrics)
+            self._trials.record_epoch(event)
+            self._storage.worked()
             self._listener.epoch_ended(event)
             self._parts.wake()
-            return
-        if isinstance(event, TrialCompleted):
-            trial = self._repository.complete_trial(name, number, attempt, event.mrr, event.standard_error)
+        elif isinstance(event, TrialCompleted):
+            self._trials.complete(event)
             self._ended += 1
         elif isinstance(event, TrialFailed):
-            trial = self._repository.fail_trial(name, number, attempt, event.error)
-            self._ended += 1
-            self._failed += 1
-            self._last_error = _last_line(event.error)
+            self._fail(event.number, event.error)
         elif isinstance(event, TrialStopped):
-            trial = self._repository.requeue_trial(name, number)
-        del self._running[number]
-        self._announce(trial)
+            self._trials.requeue(event.number)
+        elif isinstance(event, TrialLost):
+            self._lose(event)
+
+    def _lose(self, event: TrialLost) -> None:
+        """Queue the trial again, unless it has been lost too often. A storage error counts against no trial."""
+        losses = self._trials[event.number].losses + 1
+        if event.is_storage:
+            self._storage.failed(_last_line(event.reason))
+            self._trials.requeue(event.number)
+        elif losses < self._budget.max_attempts:
+            self._trials.requeue(event.number, lost=event.reason)
+        else:
+            self._fail(event.number, f"lost {losses} times, the last time like this:\n{event.reason}")
+
+    def _fail(self, number: int, error: str) -> None:
+        self._trials.fail(number, error)
+        self._ended += 1
+        self._failed += 1
+        self._last_error = _last_line(error)
+
+    def _announce(self, trial: Trial) -> None:
+        self._listener.trial_changed(trial)
+        self._parts.wake()
+
+    # The end
+
+    def _reason_to_give_up(self) -> str | None:
+        if self._ended >= LEAST_ENDED and self._failed > self._budget.max_failure_rate * self._ended:
+            return (
+                f"{self._failed} of {self._ended} trials failed, more than search.max_failure_rate = "
+                f"{self._budget.max_failure_rate:g} allows; the last error: {self._last_error}"
+            )
+        return self._storage.reason_to_give_up
 
     def _wind_down(self) -> None:
         """Record what ends within the grace; a proposal that comes now is dropped, as it can be made again."""
@@ -202,24 +293,14 @@ class _Loop:
         self._executor.stop()
         began = time.monotonic()
         while (self._running and time.monotonic() - began < STOP_SECONDS) or (
-            self._is_proposing() and time.monotonic() - began < PROPOSAL_SECONDS
+            self._is_proposing and time.monotonic() - began < PROPOSAL_SECONDS
         ):
             self._record(self._executor.next_event(POLL_SECONDS))
 
-    def _is_proposing(self) -> bool:
-        return self._proposal is not None and not self._proposal.done()
-
     def _outcome(self) -> tuple[SearchState, str | None]:
-        if any(trial.state is TrialState.COMPLETED for trial in self._trials()):
+        if self._trials.in_state(TrialState.COMPLETED):
             return SearchState.COMPLETED, None
         return SearchState.FAILED, f"no trial was completed; the last error: {self._last_error}"
-
-    def _trials(self) -> tuple[Trial, ...]:
-        return self._repository.trials(self._name)
-
-    def _announce(self, trial: Trial) -> None:
-        self._listener.trial_changed(trial)
-        self._parts.wake()
 
 
 def _in_thread(function: Callable[[], Proposal]) -> Future[Proposal]:
@@ -234,17 +315,6 @@ def _in_thread(function: Callable[[], Proposal]) -> Future[Proposal]:
 
     threading.Thread(target=call, name="proposal", daemon=True).start()
     return future
-
-
-def _requeue_running(name: str, repository: Repository) -> list[Trial]:
-    running = [trial for trial in repository.trials(name) if trial.state is TrialState.RUNNING]
-    return [repository.requeue_trial(name, trial.number) for trial in running]
-
-
-def _finish(name: str, parts: SearchParts, state: SearchState, error: str | None) -> Search:
-    search = parts.repository.set_search_state(name, state, error if state is SearchState.FAILED else None)
-    parts.wake()
-    return search
 
 
 def _last_line(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from functools import partial
 
 from rich.console import Console
 
@@ -13,16 +13,20 @@ from mixrec_automl.cluster.torch_trainer_executor import TorchTrainerExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.interruption import stop_on_signals
-from mixrec_automl.live import view_of
+from mixrec_automl.lease import acquire, heartbeat
+from mixrec_automl.live import tell_of_holder, view_of
 from mixrec_automl.progress import SearchProgress
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import Search
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.tracking import Projector
+from trainers.errors import UserError
 
-TRACKING_SECONDS, TRACKING_SECONDS_WHEN_STOPPED = 30.0, 3.0
-"""How long the end of a search waits for MLflow; `mixrec-automl ui` catches up with what is missing then."""
+TRACKING_SECONDS, TRACKING_SECONDS_IN_A_HURRY = 30.0, 3.0
+"""How long the end of a search waits for MLflow, the shorter time where it was stopped or where MLflow does not answer;
+`mixrec-automl ui` catches up with what is missing then."""
 
 
 def launch(
@@ -35,7 +39,7 @@ def launch(
     *,
     record: Callable[[], object] = lambda: None,
 ) -> Search:
-    """Run search `name` on Ray until its budget is spent, it fails, or Ctrl-C or SIGTERM stops it.
+    """Run search `name` on Ray until its budget is spent, it fails, or Ctrl-C, SIGTERM or `stop` stops it.
 
     Args:
         training: what each trial runs; importable by name.
@@ -45,24 +49,33 @@ def launch(
         The search as recorded in the end.
 
     Raises:
-        UserError: the machines have too little room, or `record` refuses.
+        UserError: the machines have too little room, `record` refuses, another process runs the search or takes it
+            over, or the database is away when the search is to end.
         KeyboardInterrupt: a second signal came.
     """
     folder = paths.runs_folder() / name
     with ray_session(), stop_on_signals() as stop:
         check_resources(config.cluster)
         record()
+        writer = acquire(repository, name, waiting=partial(tell_of_holder, console))
         folder.mkdir(parents=True, exist_ok=True)
         known, seen = repository.trials(name), repository.observations(name)
         view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow")
+        make_executor = partial(TorchTrainerExecutor, training, config.cluster, folder / "ray")
+        parts = SearchParts(writer, known, proposer, make_executor, view, projector.wake)
         projector.start()
         try:
-            executor = TorchTrainerExecutor(training, config.cluster, folder / "ray")
-            with closing(executor), view.showing():
-                parts = SearchParts(repository, proposer, executor, view, projector.wake)
-                return run_search(name, config.search, config.cluster.slots, folder, parts, stop)
+            with heartbeat(writer, stop), view.showing():
+                return run_search(config.search, config.cluster.slots, folder, parts, stop)
+        except LeaseLostError as error:
+            raise UserError(f"{error}; nothing is lost, as `mixrec-automl show {name}` will tell") from error
+        except DatabaseUnavailableError as error:
+            raise UserError(
+                f"the database does not answer, so the end of search {name!r} is not recorded ({error}): once it is "
+                f"back, `mixrec-automl resume {name}` goes on"
+            ) from error
         finally:
-            seconds = TRACKING_SECONDS_WHEN_STOPPED if stop.is_set() else TRACKING_SECONDS
-            if not projector.close(seconds):
+            is_urgent = stop.is_set() or projector.is_stuck
+            if not projector.close(TRACKING_SECONDS_IN_A_HURRY if is_urgent else TRACKING_SECONDS):
                 console.print("MLflow does not show all of it yet: mixrec-automl ui catches up", highlight=False)

@@ -34,6 +34,7 @@ class LiveTable:
         self._lock = threading.Lock()  # the terminal is renewed from a thread of its own
         self._proposing_since: float | None = None
         self._is_stopping = False
+        self._notice: str | None = None
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -59,13 +60,18 @@ class LiveTable:
         with self._lock:
             self._progress.epoch_ended(event)
 
+    def notice(self, text: str | None) -> None:
+        with self._lock:
+            self._notice = text
+
     def stopping(self) -> None:
         with self._lock:
             self._proposing_since, self._is_stopping = None, True
 
     def render(self) -> RenderableType:
         with self._lock:
-            return Group(self._table(), self._bar(), self._status())
+            notice = [Text(self._notice, style="yellow")] if self._notice else []
+            return Group(self._table(), self._bar(), self._status(), *notice)
 
     def _table(self) -> Table:
         progress, width = self._progress, self._console.width
@@ -123,12 +129,18 @@ class PlainLines:
 
     def __init__(self, progress: SearchProgress, console: Console) -> None:
         self._progress, self._console = progress, console
+        self._notice: str | None = None
 
     @contextmanager
     def showing(self) -> Iterator[None]:
         yield
 
     def proposing(self) -> None: ...
+
+    def notice(self, text: str | None) -> None:
+        if text != self._notice:
+            self._print(text or "that is over, the search goes on")
+        self._notice = text
 
     def stopping(self) -> None:
         self._print(STOPPING)
@@ -138,7 +150,7 @@ class PlainLines:
         if trial.state is TrialState.QUEUED and trial.attempt == 0:
             what = f"proposed in {trial.proposal_seconds:.1f} s, {trial.origin}"
         elif trial.state is TrialState.QUEUED:
-            what = "to be run again"
+            what = "to be run again" + (f": {last_line(trial.error)}" if trial.error else "")
         elif trial.state is TrialState.RUNNING:
             what = f"attempt {trial.attempt}"
         elif trial.state is TrialState.FAILED:
@@ -163,6 +175,11 @@ class PlainLines:
 def view_of(progress: SearchProgress, console: Console) -> LiveTable | PlainLines:
     """The table on a terminal, else lines."""
     return LiveTable(progress, console) if console.is_terminal else PlainLines(progress, console)
+
+
+def tell_of_holder(console: Console, holder: str) -> None:
+    """Why nothing happens for some seconds."""
+    console.print(f"run last by {holder}: looking whether that is still alive", highlight=False, soft_wrap=True)
 
 
 def score(row: Row, *, with_error: bool = True) -> str:

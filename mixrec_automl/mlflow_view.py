@@ -80,6 +80,9 @@ class MlflowView:
         self._identity = identity
         self._parent: _KnownRun | None = None
         self._children: dict[tuple[int, int], _KnownRun] = {}
+        self._trials: dict[int, Trial] = {}
+        self._revision = -1
+        """The cursor: changes of the search up to this one have been written."""
         for run in self._existing_runs():
             known, tags = _KnownRun.read(run), run.data.tags
             if TAG_TRIAL in tags:
@@ -105,19 +108,23 @@ class MlflowView:
         identity = {TAG_SEARCH: search.name, TAG_CREATED: search.created_at.isoformat()}
         return cls(client, experiment_id, identity)
 
-    def update(self, repository: Repository) -> None:
-        """Write what the database holds and MLflow lacks."""
+    def update(self, repository: Repository) -> int:
+        """Write what the database holds and MLflow lacks. Returns the revision of the search up to which it has all."""
         search = repository.search(self._identity[TAG_SEARCH])
-        # Trials before their epochs: a trial that is seen to have ended then has all its epochs.
-        trials = repository.trials(search.name)
+        if search.revision == self._revision:
+            return self._revision
         parent = self._parent or self._create_parent(search)
-        for trial in trials:
+        # Trials before their epochs: a trial that is seen to have ended then has all its epochs.
+        for trial in repository.trials(search.name, since=self._revision):
+            self._trials[trial.number] = trial
             missing = [attempt for attempt in range(1, trial.attempt + 1) if not self._is_final(trial.number, attempt)]
             if missing:
                 seen = repository.observations(search.name, trial.number)
                 for attempt in missing:
                     self._update_child(parent, trial, attempt, [epoch for epoch in seen if epoch.attempt == attempt])
-        self._parent = self._update_parent(parent, search, trials)
+        self._parent = self._update_parent(parent, search, list(self._trials.values()))
+        self._revision = search.revision
+        return self._revision
 
     def child_tags(self) -> dict[str, str]:
         """Tags that make a run a child of the search's, once `update` has made that. A promotion's run carries them."""

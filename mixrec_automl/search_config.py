@@ -39,6 +39,13 @@ class BudgetConfig:
     """Of everything random: Data_BO, proposals and trainings."""
     max_failure_rate: Share = 0.5
     """The search gives up once more than this share of its ended trials has failed."""
+    replicates: PositiveInt = 1
+    """Trials of each design, with training seeds `seed`, `seed` + 1, ...; they count against `trials`."""
+    max_attempts: PositiveInt = 3
+    """A trial whose worker dies or hangs is tried again, from its last checkpoint, until it was lost this often."""
+    hang_seconds: Annotated[float, Field(gt=0)] | None = None
+    """A trial that reports no epoch for this long is taken to hang: it is killed and tried again. When absent, ten
+    times the longest epoch of the search so far, ten minutes at least, and six hours before its first epoch."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ MLFLOW_ENVIRONMENT = {
 
 LEAST_SECONDS_BETWEEN = 1.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
+STUCK_SECONDS = 5.0
+"""One round of updates takes a fraction of this; the first one, which imports MLflow, about as long."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +63,8 @@ def open_view(repository: Repository, search: str, tracking_uri: str, artifacts:
 
 def project(repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> None:
     """Bring MLflow up to date with `search` now, in this thread. Raises what MLflow raises."""
-    open_view(repository, search, tracking_uri, artifacts).update(repository)
-    if repository.search(search).tracking_error is not None:
-        repository.set_tracking_error(search, None)
+    shown = open_view(repository, search, tracking_uri, artifacts).update(repository)
+    repository.note_tracking(search, None, shown)
 
 
 class Projector:
@@ -74,15 +76,23 @@ class Projector:
         self._tracking_uri = tracking_uri
         self._artifacts = artifacts
         self._view: MlflowView | None = None
+        self._shown: int | None = None
+        """Revision of the search up to which MLflow shows all, once it does."""
         self._error: str | None = None
+        self._busy_since: float | None = None
         self._news, self._closing = Event(), Event()
         self._thread = Thread(target=self._run, name=f"mlflow-projector-{search}", daemon=True)
 
     def start(self) -> None:
-        """Returns at once; MLflow is imported in the background. Raises UserError where there is no such search."""
-        self._error = self._repository.search(self._search).tracking_error
+        """Returns at once; MLflow is imported in the background."""
         self._news.set()
         self._thread.start()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether MLflow fails, or has not answered for a while."""
+        since = self._busy_since
+        return self._error is not None or (since is not None and time.monotonic() - since > STUCK_SECONDS)
 
     def wake(self) -> None:
         """There is something new in the database. Returns at once."""
@@ -99,7 +109,7 @@ class Projector:
         if self._thread.ident is not None:
             self._thread.join(timeout)
         if self._thread.is_alive():
-            self._note("the search ended before MLflow had all of it")
+            self._note_error("the search ended before MLflow had all of it")
         return self._error is None
 
     def _run(self) -> None:
@@ -110,34 +120,40 @@ class Projector:
             self._news.clear()
             # Read before projecting, so that all that was recorded before `close` is in the last round.
             closing = self._closing.is_set()
+            self._busy_since = time.monotonic()
             try:
                 self._update()
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
                 self._view = None
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                if self._note(reason):
+                if self._note_error(reason):
                     _log.warning("MLflow lags behind; the search goes on and MLflow is tried again (%s)", reason)
+                self._busy_since = None
                 self._news.set()
                 self._closing.wait(retry)
                 retry = min(2 * retry, LONGEST_RETRY_SECONDS)
             else:
-                if self._note(None):
-                    _log.info("MLflow shows all of search %s again", self._search)
+                self._busy_since = None
                 retry = FIRST_RETRY_SECONDS
                 self._closing.wait(LEAST_SECONDS_BETWEEN)
 
     def _update(self) -> None:
         if self._view is None:
             self._view = open_view(self._repository, self._search, self._tracking_uri, self._artifacts)
-        self._view.update(self._repository)
+        shown = self._view.update(self._repository)
+        if (shown, None) != (self._shown, self._error):
+            self._repository.note_tracking(self._search, None, shown)
+            if self._error is not None:
+                _log.info("MLflow shows all of search %s again", self._search)
+            self._shown, self._error = shown, None
 
-    def _note(self, error: str | None) -> bool:
+    def _note_error(self, error: str) -> bool:
         """Leave word where `show` and `ui` find it; whether it is news."""
-        if (error is None) == (self._error is None):
+        if self._error is not None:
             return False
         self._error = error
         try:
-            self._repository.set_tracking_error(self._search, error)
-        except Exception as failure:  # the database is down too, and the search will say so itself
+            self._repository.note_tracking(self._search, error)
+        except Exception as failure:  # the database is away too, and the search says so itself
             _log.warning("the state of MLflow could not be noted in the database: %s", failure)
         return True

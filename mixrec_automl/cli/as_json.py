@@ -25,6 +25,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "created_at": _time(search.created_at),
         "updated_at": _time(search.updated_at),
         "error": search.error,
+        "controller": search.controller,
     }
 
 
@@ -37,6 +38,7 @@ def whole_search(
         "fingerprint": search.fingerprint,
         "floors": dict(search.floors),
         "tracking_error": search.tracking_error,
+        "changes_not_tracked": search.changes_not_tracked,
         "config": dict(search.config),
         "trials": [one_trial(trial, epochs.get(trial.number, 0)) for trial in trials],
         "promotions": [_promotion(promotion) for promotion in promotions],
@@ -51,6 +53,7 @@ def one_trial(trial: Trial, epochs: int) -> dict[str, Any]:
         "origin": trial.origin,
         "state": trial.state,
         "attempt": trial.attempt,
+        "losses": trial.losses,
         "epochs": epochs,
         "mrr": trial.mrr,
         "standard_error": trial.standard_error,

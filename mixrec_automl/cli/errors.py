@@ -7,19 +7,22 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from mixrec_automl.store.errors import DatabaseUnavailableError
 from trainers.errors import UserError
 
 EXIT_USER_ERROR = 2
 
 
 class FriendlyGroup(TyperGroup):
-    """The root group: prints a `UserError` as one line; with `--debug` it goes through, traceback and all."""
+    """The root group: prints a `UserError`, or that the database is away, as one line; with `--debug` the error goes
+    through, traceback and all."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (UserError, DatabaseUnavailableError) as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {error}", err=True)
+            trouble = "the database does not answer: " if isinstance(error, DatabaseUnavailableError) else ""
+            typer.echo(f"error: {trouble}{error}", err=True)
             raise typer.Exit(EXIT_USER_ERROR) from error

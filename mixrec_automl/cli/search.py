@@ -71,8 +71,12 @@ def resume(
     name: Annotated[str, typer.Argument(help="A search that was stopped or failed, or whose process died.")],
 ) -> None:
     """Go on with a search: trials that ran go on from their last epoch, and the rest of the budget follows."""
+    from functools import partial
+
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import from_dict
+    from mixrec_automl.lease import acquire
+    from mixrec_automl.live import tell_of_holder
     from mixrec_automl.store.records import SearchState
     from mixrec_automl.store.repository import Repository
     from trainers.errors import UserError
@@ -83,6 +87,8 @@ def resume(
         raise UserError(f"search {name!r} is complete: see `mixrec-automl show {name}`")
     config = from_dict(stored.config, f"search {name}")
     console = make_console()
+    # A controller that is alive is told of now, not after minutes of preparation, for which the lease is given back.
+    acquire(repository, name, waiting=partial(tell_of_holder, console)).release()
 
     def run() -> Search:
         from mixrec_automl.launch import launch

@@ -67,6 +67,9 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     console.print(_what_was_searched(search), highlight=False, markup=False)
     if search.floors:
         console.print(_floors(search), highlight=False, markup=False)
+    if search.state is SearchState.RUNNING:
+        run_by = f"run by {search.controller}" if search.controller else "[yellow]no process runs it any more[/]"
+        console.print(run_by, highlight=False)
     if search.error:
         console.print(f"[red]error:[/] {escape(search.error)}", highlight=False)
     if trials:
@@ -83,8 +86,9 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
     """Where everything is stored, and what to type next."""
     if search.tracking_error:
         console.print(
-            f"[yellow]warning:[/] MLflow lags behind ({escape(search.tracking_error)}); the search is unaffected, and "
-            "`mixrec-automl ui` catches up once it has ended",
+            f"[yellow]warning:[/] MLflow lags {search.changes_not_tracked} changes behind "
+            f"({escape(search.tracking_error)}); the search is unaffected, and `mixrec-automl ui` catches up once it "
+            "has ended",
             highlight=False,
         )
     from mixrec_automl.store.engine import without_password
@@ -95,9 +99,12 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
         "checkpoints": str(paths.runs_folder() / search.name),
     }
     commands = {}
-    if best_trial(trials) is not None and search.state is not SearchState.RUNNING:
+    is_running = search.state is SearchState.RUNNING
+    if best_trial(trials) is not None and not is_running:
         commands[f"mixrec-automl promote {search.name}"] = "train the winner on all users and register it"
-    if search.state in (SearchState.STOPPED, SearchState.FAILED):
+    if is_running and search.controller:
+        commands[f"mixrec-automl stop {search.name}"] = "end it; it can be resumed"
+    elif search.state is not SearchState.COMPLETED:
         commands[f"mixrec-automl resume {search.name}"] = "go on with it"
     if trials:
         commands[f"mixrec-automl show {search.name} --trial {_most_telling(trials).number}"] = "look at one trial"

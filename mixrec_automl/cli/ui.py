@@ -73,12 +73,11 @@ def _check_free(port: int) -> None:
 
 
 def _catch_up(repository: Repository, uri: str) -> None:
-    """Write what an outage of MLflow kept out of it. A running search is left to the process that runs it."""
-    from mixrec_automl.store.records import SearchState
+    """Write what an outage of MLflow kept out of it. A search that a process runs is left to that process."""
     from mixrec_automl.tracking import artifacts_folder, project
 
     for search in repository.searches():
-        if search.tracking_error is not None and search.state is not SearchState.RUNNING:
+        if search.changes_not_tracked and search.controller is None:
             try:
                 project(repository, search.name, uri, artifacts_folder(search.name))
             except Exception as error:  # MLflow may still be down; the page is useful without it

@@ -48,12 +48,28 @@ class TrialStopped:
     attempt: int
 
 
-TrialEnded = TrialCompleted | TrialFailed | TrialStopped
+@dataclass(frozen=True)
+class TrialLost:
+    """The attempt ended through no fault of its design: its worker died, was killed because it hung, or its storage
+    failed. It can be tried again."""
+
+    number: int
+    attempt: int
+    reason: str
+    is_storage: bool = False
+    """Whether what failed was the disk or file system, which other trials will meet as well"""
+
+
+TrialEnded = TrialCompleted | TrialFailed | TrialStopped | TrialLost
 Event = EpochEnded | TrialEnded
 
 
+class ExecutorDied(RuntimeError):  # noqa: N818 - an end, as SpaceExhausted
+    """The processes between controller and workers are gone; a new executor can take their place."""
+
+
 class Executor(Protocol):
-    """Runs trials side by side. Used from one thread."""
+    """Runs trials side by side. Used from one thread. Every method but `close` may raise ExecutorDied."""
 
     def submit(self, trial: TrialTask) -> None:
         """Start `trial` and return at once. The caller submits no more trials than there are slots."""
@@ -63,6 +79,9 @@ class Executor(Protocol):
 
         The events of a trial come in order and exactly one `TrialEnded` ends them.
         """
+
+    def cancel(self, number: int, attempt: int) -> None:
+        """End an attempt that hangs, whatever it is doing; its `TrialLost` follows. One that has ended is ignored."""
 
     def stop(self) -> None:
         """Ask all running trials to end after the epoch they are in."""

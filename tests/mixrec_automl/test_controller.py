@@ -3,83 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
 from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted
 from mixrec_automl.cluster.in_process import InProcessExecutor
-from mixrec_automl.cluster.training import OnEpoch, Training, TrialScore, TrialTask
-from mixrec_automl.controller import SearchParts, run_search
+from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.search_config import BudgetConfig
-from mixrec_automl.store.records import Origin, Search, SearchState, Trial, TrialState
-from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState
 from search_spaces.architecture import Architecture
+from tests.mixrec_automl.bench import Bench
 from tests.mixrec_automl.cluster.trainings import Counting, Troubled, true_mrr
 from tests.mixrec_automl.proposers import Enumerating
-
-
-@dataclass
-class Watching:
-    """Keeps what it was told; `on_trial` lets a test act in the middle."""
-
-    changes: list[tuple[int, TrialState]] = field(default_factory=list)
-    epochs: list[EpochEnded] = field(default_factory=list)
-    on_trial: Callable[[Trial], None] = lambda _: None
-
-    def proposing(self) -> None: ...
-
-    def stopping(self) -> None: ...
-
-    def trial_changed(self, trial: Trial) -> None:
-        self.changes.append((trial.number, trial.state))
-        self.on_trial(trial)
-
-    def epoch_ended(self, event: EpochEnded) -> None:
-        self.epochs.append(event)
-
-
-@dataclass
-class Bench:
-    """A search on a fresh database that can be run several times."""
-
-    repository: Repository
-    folder: Path
-    stop: threading.Event = field(default_factory=threading.Event)
-    watching: Watching = field(default_factory=Watching)
-    proposer: Enumerating = field(default_factory=Enumerating)
-    woken: int = 0
-
-    def run(self, training: Training, *, trials: int = 6, slots: int = 2) -> Search:
-        executor = InProcessExecutor(training)
-        parts = SearchParts(self.repository, self.proposer, executor, self.watching, self._wake)
-        try:
-            return run_search("s", BudgetConfig(trials=trials, seed=3), slots, self.folder, parts, self.stop)
-        finally:
-            executor.close()
-
-    def _wake(self) -> None:
-        self.woken += 1
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        return self.repository.trials("s")
-
-    @property
-    def states(self) -> list[TrialState]:
-        return [trial.state for trial in self.trials]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    repository = Repository.open(f"sqlite:///{tmp_path / 'db'}")
-    repository.create_search("s", {}, "fingerprint")
-    yield Bench(repository, tmp_path / "run")
-    repository.close()
+from tests.mixrec_automl.store.writing import writer_of
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -120,6 +59,20 @@ def test_slots_run_side_by_side_and_proposals_see_what_is_pending(bench: Bench) 
     search = bench.run(Meeting(threading.Barrier(3)), trials=6, slots=3)
     assert search.state is SearchState.COMPLETED
     assert [trial.state for trial in bench.proposer.asked[2]] == [TrialState.RUNNING] * 2
+    # A design waits while all slots are busy: it was proposed with all three pending.
+    assert [trial.state for trial in bench.proposer.asked[3]] == [TrialState.RUNNING] * 3
+
+
+def test_a_slot_that_becomes_free_finds_a_design_waiting(bench: Bench) -> None:
+    bench.proposer.seconds = 0.2
+    bench.run(Counting(epochs=1, seconds=0.5), trials=8, slots=2)
+    finished = {trial.number: trial.finished_at for trial in bench.trials}
+    gaps = []
+    for trial in bench.trials[3:]:
+        before = max(end for number, end in finished.items() if end and trial.started_at and end <= trial.started_at)
+        assert trial.started_at is not None
+        gaps.append((trial.started_at - before).total_seconds())
+    assert sorted(gaps)[len(gaps) // 2] < 0.1, "half of a proposal's time"
 
 
 def test_no_more_trials_run_than_there_are_slots(bench: Bench) -> None:
@@ -208,27 +161,32 @@ def test_a_training_that_does_not_react_is_left_for_later(bench: Bench, monkeypa
     monkeypatch.setattr("mixrec_automl.controller.STOP_SECONDS", 0.3)
     timer = threading.Timer(0.5, bench.stop.set)
     timer.start()
-    began = time.monotonic()
-    training = Counting(epochs=1, seconds=3)
-    executor = InProcessExecutor(training)
-    parts = SearchParts(bench.repository, bench.proposer, executor, bench.watching, lambda: None)
-    search = run_search("s", BudgetConfig(trials=4, seed=3), 2, bench.folder, parts, bench.stop)
-    assert time.monotonic() - began < 2.5
+    executors: list[InProcessExecutor] = []
+
+    def make() -> InProcessExecutor:
+        executors.append(InProcessExecutor(Counting(epochs=1, seconds=2)))
+        return executors[-1]
+
+    search = bench.run_with(make, trials=4)
     assert search.state is SearchState.STOPPED
-    assert bench.states == [TrialState.QUEUED] * 2
-    executor.close()
+    # One waits beside the two that ran; all are to be run (again) when the search is resumed.
+    assert [(trial.state, trial.attempt) for trial in bench.trials] == [
+        (TrialState.QUEUED, 1), (TrialState.QUEUED, 1), (TrialState.QUEUED, 0),
+    ]  # fmt: skip
     # What these attempts report too late belongs to no running attempt any more.
     late: list[Event] = []
-    while (event := executor.next_event(0.1)) is not None:
+    while (event := executors[0].next_event(0.1)) is not None:
         late.append(event)
     assert {type(event) for event in late} == {EpochEnded, TrialCompleted}
-    assert bench.states == [TrialState.QUEUED] * 2
+    assert bench.states == [TrialState.QUEUED] * 3
 
 
 def test_a_dead_controllers_trials_are_run_again(bench: Bench) -> None:
     design = Architecture.from_bits((1,) * Enumerating.bits)
-    bench.repository.start_trial("s", bench.repository.add_trial("s", design, 3, Origin.SOBOL, 0.0).number)
-    bench.repository.record_epoch("s", 0, 1, 1, {"validation_mrr": 0.01})
+    dead = writer_of(bench.repository, "s")
+    dead.add_trials(0, design, [3], Origin.SOBOL, 0.0)
+    dead.start_trial(0, 1)
+    dead.record_epoch(0, 1, 1, {"validation_mrr": 0.01})
     assert bench.run(Counting(), trials=3).state is SearchState.COMPLETED
     first = bench.trials[0]
     assert (first.architecture, first.attempt, first.state) == (design, 2, TrialState.COMPLETED)
@@ -283,8 +241,6 @@ def test_a_late_message_of_another_attempt_is_ignored(bench: Bench) -> None:
             self._events.put(EpochEnded(trial.number + 1, trial.attempt, 1, {"validation_mrr": 0.9}))
             super().submit(trial)
 
-    executor = Confused(Counting())
-    parts = SearchParts(bench.repository, bench.proposer, executor, bench.watching, lambda: None)
-    run_search("s", BudgetConfig(trials=2, seed=3), 1, bench.folder, parts, bench.stop)
+    bench.run_with(partial(Confused, Counting()), trials=2, slots=1)
     assert all(trial == replace(trial, mrr=true_mrr(trial.architecture)) for trial in bench.trials)
     assert len(bench.repository.observations("s")) == 4

@@ -30,9 +30,10 @@ from mixrec_automl.promotion import (
 )
 from mixrec_automl.registry import ModelVersion, Registry
 from mixrec_automl.search_config import BudgetConfig, ClusterConfig, PromotionConfig, SearchConfig
-from mixrec_automl.store.records import Origin, SearchState, Trial
+from mixrec_automl.store.records import SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
+from tests.mixrec_automl.store.writing import started, writer_of
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from tests.trainers.tiny_package import NUM_USERS, prepare_shop, shop_config
 from trainers.data.sequence_data import SequenceData
@@ -100,14 +101,13 @@ class World:
         self.config = config_of(home)
         self.repository = Repository.open()
         self.search = self.repository.create_search("s", self.config.as_dict(), "fingerprint")
-        self.trials = [self._trial(bits, mrr) for bits, mrr in (("000", 0.4), ("010", 0.5))]
-        self.repository.set_search_state("s", SearchState.COMPLETED)
+        writer = writer_of(self.repository, "s")
+        self.trials = []
+        for number, (bits, mrr) in enumerate((("000", 0.4), ("010", 0.5))):
+            started(writer, number, design=Architecture.parse(bits), seed=0)
+            self.trials.append(writer.complete_trial(number, 1, mrr, 0.01))
+        writer.set_state(SearchState.COMPLETED)
         self.epochs: list[int] = []
-
-    def _trial(self, bits: str, mrr: float) -> Trial:
-        number = self.repository.add_trial("s", Architecture.parse(bits), 0, Origin.FIXED, 0.0).number
-        self.repository.start_trial("s", number)
-        return self.repository.complete_trial("s", number, 1, mrr, 0.01)
 
     @property
     def data(self) -> SequenceData:

@@ -13,10 +13,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mixrec_automl import mlflow_view, tracking
-from mixrec_automl.store.records import Origin, SearchState
+from mixrec_automl.store.records import SearchState
 from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector, project
 from search_spaces.architecture import Architecture
+from tests.mixrec_automl.store.writing import added, started, writer_of
 
 NAME = "demo"
 CONFIG = {"data": {"name": "ml-100k"}, "search": {"trials": 4, "absent": None}}
@@ -52,18 +54,16 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
     repository.close()
 
 
-def add(repository: Repository, bits: str) -> int:
-    number = repository.add_trial(NAME, Architecture.parse(bits), 11, Origin.SOBOL, 0.5).number
-    repository.start_trial(NAME, number)
-    return number
+@pytest.fixture
+def writer(repository: Repository) -> SearchWriter:
+    return writer_of(repository, NAME)
 
 
-def complete(repository: Repository, bits: str, mrr: float) -> int:
-    number = add(repository, bits)
+def complete(writer: SearchWriter, number: int, bits: str, mrr: float) -> None:
+    started(writer, number, design=Architecture.parse(bits))
     for epoch in (1, 2):
-        repository.record_epoch(NAME, number, 1, epoch, {"validation_mrr": mrr / epoch, "loss_seq": 9.0 - epoch})
-    repository.complete_trial(NAME, number, 1, mrr, 0.001)
-    return number
+        writer.record_epoch(number, 1, epoch, {"validation_mrr": mrr / epoch, "loss_seq": 9.0 - epoch})
+    writer.complete_trial(number, 1, mrr, 0.001)
 
 
 def contents(uri: str) -> dict[str, Any]:
@@ -92,17 +92,19 @@ def contents(uri: str) -> dict[str, Any]:
     return found
 
 
-def test_a_search_with_every_kind_of_trial(repository: Repository, uri: str, tmp_path: Path) -> None:
-    complete(repository, "000-000", 0.04)
-    failed = add(repository, "000-111")
-    repository.fail_trial(NAME, failed, 1, "Traceback:\n  x = 1 / 0\nZeroDivisionError: division by zero\n")
-    complete(repository, "111-000", 0.03)
-    interrupted = add(repository, "111-111")
-    repository.record_epoch(NAME, interrupted, 1, 1, {"validation_mrr": 0.01})
-    repository.requeue_trial(NAME, interrupted)
-    repository.start_trial(NAME, interrupted)
-    repository.record_epoch(NAME, interrupted, 2, 2, {"validation_mrr": 0.02})
-    repository.add_trial(NAME, Architecture.parse("010-101"), 0, Origin.SOBOL, 0.1)
+def test_a_search_with_every_kind_of_trial(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
+    complete(writer, 0, "000-000", 0.04)
+    started(writer, 1, design=Architecture.parse("000-111"))
+    writer.fail_trial(1, 1, "Traceback:\n  x = 1 / 0\nZeroDivisionError: division by zero\n")
+    complete(writer, 2, "111-000", 0.03)
+    started(writer, 3, design=Architecture.parse("111-111"))
+    writer.record_epoch(3, 1, 1, {"validation_mrr": 0.01})
+    writer.requeue_trial(3, 1, lost="worker died")
+    writer.start_trial(3, 2)
+    writer.record_epoch(3, 2, 2, {"validation_mrr": 0.02})
+    added(writer, 4, design=Architecture.parse("010-101"))
 
     project(repository, NAME, uri, tmp_path / "artifacts")
     runs = contents(uri)
@@ -132,7 +134,7 @@ def test_a_search_with_every_kind_of_trial(repository: Repository, uri: str, tmp
         "1",
     )
     assert child["params"] == {
-        "architecture": "000-000", "bits": "000000", "layers": "2", "seed": "11", "origin": "Sobol",
+        "architecture": "000-000", "bits": "000000", "layers": "2", "seed": "7", "origin": "Sobol",
     }  # fmt: skip
     stamps = [int(epoch.recorded_at.timestamp() * 1000) for epoch in observed]
     assert child["metrics"]["validation_mrr"] == [(1, stamps[0], 0.04), (2, stamps[1], 0.02)]
@@ -154,26 +156,30 @@ def test_a_search_with_every_kind_of_trial(repository: Repository, uri: str, tmp
     assert [step for step, _, _ in runs["trial-003-attempt-2"]["metrics"]["validation_mrr"]] == [2]
 
 
-def test_projecting_twice_is_projecting_once(repository: Repository, uri: str, tmp_path: Path) -> None:
-    complete(repository, "000", 0.04)
-    add(repository, "001")
+def test_projecting_twice_is_projecting_once(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
+    complete(writer, 0, "000", 0.04)
+    started(writer, 1, design=Architecture.parse("001"))
     project(repository, NAME, uri, tmp_path)
     before = contents(uri)
     project(repository, NAME, uri, tmp_path)
     assert contents(uri) == before
 
 
-def test_many_small_updates_end_where_one_large_one_does(repository: Repository, uri: str, tmp_path: Path) -> None:
+def test_many_small_updates_end_where_one_large_one_does(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
     view = tracking.open_view(repository, NAME, uri, tmp_path)
-    for bits, mrr in (("000", 0.02), ("010", 0.05), ("111", 0.03)):
-        number = add(repository, bits)
+    for number, (bits, mrr) in enumerate((("000", 0.02), ("010", 0.05), ("111", 0.03))):
+        started(writer, number, design=Architecture.parse(bits))
         view.update(repository)
         for epoch in (1, 2):
-            repository.record_epoch(NAME, number, 1, epoch, {"validation_mrr": mrr})
+            writer.record_epoch(number, 1, epoch, {"validation_mrr": mrr})
             view.update(repository)
-        repository.complete_trial(NAME, number, 1, mrr, 0.001)
+        writer.complete_trial(number, 1, mrr, 0.001)
         view.update(repository)
-    repository.set_search_state(NAME, SearchState.COMPLETED)
+    writer.set_state(SearchState.COMPLETED)
     view.update(repository)
     small = contents(uri)
     client = MlflowClient(tracking_uri=uri)
@@ -191,12 +197,12 @@ def test_many_small_updates_end_where_one_large_one_does(repository: Repository,
 
 @pytest.mark.parametrize("calls", range(1, 16))
 def test_a_failure_at_any_call_is_made_good(
-    repository: Repository, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     """MLflow fails at its n-th write; the next projection gives what an undisturbed one gives."""
-    complete(repository, "000", 0.04)
-    failed = add(repository, "001")
-    repository.fail_trial(NAME, failed, 1, "boom")
+    complete(writer, 0, "000", 0.04)
+    started(writer, 1, design=Architecture.parse("001"))
+    writer.fail_trial(1, 1, "boom")
     left = [calls]
     for method in ("create_run", "log_batch", "log_text", "set_terminated"):
         original = getattr(MlflowClient, method)
@@ -222,22 +228,26 @@ def test_a_failure_at_any_call_is_made_good(
     assert runs["trial-001"]["artifacts"] == ["error.txt"]
 
 
-def test_a_stopped_search_that_is_resumed(repository: Repository, uri: str, tmp_path: Path) -> None:
+def test_a_stopped_search_that_is_resumed(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
     statuses = []
     for state in (SearchState.STOPPED, SearchState.RUNNING, SearchState.FAILED, SearchState.RUNNING):
-        repository.set_search_state(NAME, state, "too many failures" if state is SearchState.FAILED else None)
+        writer.set_state(state, "too many failures" if state is SearchState.FAILED else None)
         project(repository, NAME, uri, tmp_path)
         statuses.append(contents(uri)[NAME]["status"])
     assert statuses == ["KILLED", "RUNNING", "FAILED", "RUNNING"]
     assert contents(uri)[NAME]["tags"]["mixrec.error"] == "too many failures"
 
 
-def test_two_searches_of_one_name_do_not_mix(repository: Repository, uri: str, tmp_path: Path) -> None:
-    complete(repository, "000", 0.04)
+def test_two_searches_of_one_name_do_not_mix(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
+    complete(writer, 0, "000", 0.04)
     project(repository, NAME, uri, tmp_path)
     other = Repository.open(f"sqlite:///{tmp_path / 'other.db'}")
     other.create_search(NAME, CONFIG, "fingerprint")
-    complete(other, "111", 0.01)
+    complete(writer_of(other, NAME), 0, "111", 0.01)
     project(other, NAME, uri, tmp_path)
     client = MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
@@ -254,22 +264,24 @@ def test_a_deleted_experiment_comes_back(repository: Repository, uri: str, tmp_p
     assert client.get_experiment_by_name(NAME).lifecycle_stage == "active"
 
 
-def test_large_batches_are_split(repository: Repository, uri: str, tmp_path: Path) -> None:
-    number = add(repository, "000")
+def test_large_batches_are_split(repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path) -> None:
+    started(writer, 0)
     for epoch in range(1, 31):
-        repository.record_epoch(NAME, number, 1, epoch, {f"m{index}": float(index) for index in range(40)})
+        writer.record_epoch(0, 1, epoch, {f"m{index}": float(index) for index in range(40)})
     project(repository, NAME, uri, tmp_path)
     metrics = contents(uri)["trial-000"]["metrics"]
     assert sum(map(len, metrics.values())) == 1200 > mlflow_view.LARGEST_METRIC_BATCH
 
 
-def test_the_projector_follows_the_search(repository: Repository, uri: str, tmp_path: Path) -> None:
+def test_the_projector_follows_the_search(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
     projector = Projector(repository, NAME, uri, tmp_path)
     projector.start()
-    complete(repository, "000", 0.04)
+    complete(writer, 0, "000", 0.04)
     projector.wake()
-    complete(repository, "001", 0.05)
-    repository.set_search_state(NAME, SearchState.COMPLETED)
+    complete(writer, 1, "001", 0.05)
+    writer.set_state(SearchState.COMPLETED)
     assert projector.close(60)
     runs = contents(uri)
     assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(
@@ -279,7 +291,7 @@ def test_the_projector_follows_the_search(repository: Repository, uri: str, tmp_
 
 
 def test_the_projector_catches_up_after_an_outage(
-    repository: Repository, uri: str, mlflow_file: Path, tmp_path: Path,
+    repository: Repository, writer: SearchWriter, uri: str, mlflow_file: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(tracking, "FIRST_RETRY_SECONDS", 0.05)
@@ -290,7 +302,7 @@ def test_the_projector_catches_up_after_an_outage(
     projector = Projector(repository, NAME, uri, tmp_path)
     with caplog.at_level(logging.INFO, "mixrec_automl.tracking"):
         projector.start()
-        complete(repository, "000", 0.04)
+        complete(writer, 0, "000", 0.04)
         projector.wake()
         wait_for(lambda: repository.search(NAME).tracking_error is not None)
         time.sleep(0.3)  # several retries
@@ -316,6 +328,40 @@ def test_a_dead_server_delays_nobody(repository: Repository, tmp_path: Path) -> 
     assert not projector.close(timeout=0.5)
     assert time.monotonic() - start < 2.0
     assert repository.search(NAME).tracking_error is not None
+
+
+def test_the_cursor_says_how_far_mlflow_is_behind(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
+) -> None:
+    assert repository.search(NAME).changes_not_tracked == 1
+    complete(writer, 0, "000", 0.04)
+    assert repository.search(NAME).changes_not_tracked == 6, "created, added, started, two epochs, completed"
+    project(repository, NAME, uri, tmp_path)
+    assert repository.search(NAME).changes_not_tracked == 0
+    started(writer, 1)
+    assert repository.search(NAME).changes_not_tracked == 2
+
+
+def test_an_update_reads_only_what_is_new(
+    repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = tracking.open_view(repository, NAME, uri, tmp_path)
+    for number, bits in enumerate(("000", "001", "010")):
+        complete(writer, number, bits, 0.04)
+    view.update(repository)
+    read: list[int] = []
+    original = Repository.observations
+
+    def observations(self: Repository, search: str, trial: int | None = None) -> Any:
+        read.append(-1 if trial is None else trial)
+        return original(self, search, trial)
+
+    monkeypatch.setattr(Repository, "observations", observations)
+    view.update(repository)
+    assert read == []
+    started(writer, 3)
+    view.update(repository)
+    assert read == [3]
 
 
 def test_a_projector_that_never_started_closes(repository: Repository, uri: str, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
+from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
 HEAVY = ("ray", "torch", "ax", "mlflow", "botorch", "transformers", "pandas", "sqlalchemy")
@@ -46,17 +47,24 @@ def repository() -> Repository:
     repository.create_search("old", config.as_dict(), "aaa")
     floors = {"popularity": 0.02, "popularity_unseen": 0.03}
     repository.create_search("demo", config.as_dict(), "bbb", floors)
-    for bits, mrr in (("000-000", 0.04), ("010-111", 0.0523), ("111-111", None)):
-        number = repository.add_trial("demo", Architecture.parse(bits), 7, Origin.SOBOL, 0.5).number
-        repository.start_trial("demo", number)
+    writer = writer_of(repository, "demo", who="ada")
+    for number, (bits, mrr) in enumerate((("000-000", 0.04), ("010-111", 0.0523), ("111-111", None))):
+        started(writer, number, design=Architecture.parse(bits))
         if mrr is None:
-            repository.fail_trial("demo", number, 1, "Traceback:\n  [x] = []\nValueError: loss_seq is nan")
+            writer.fail_trial(number, 1, "Traceback:\n  [x] = []\nValueError: loss_seq is nan")
             continue
         for epoch in (1, 2):
-            repository.record_epoch("demo", number, 1, epoch, {"validation_mrr": mrr * epoch / 2, "loss_seq": 3.0})
-        repository.complete_trial("demo", number, 1, mrr, 0.003)
-    repository.add_trial("demo", Architecture.parse("100-000"), 7, Origin.PROBABILISTIC_REPARAMETERIZATION, 0.5)
+            writer.record_epoch(number, 1, epoch, {"validation_mrr": mrr * epoch / 2, "loss_seq": 3.0})
+        writer.complete_trial(number, 1, mrr, 0.003)
+    writer.add_trials(3, Architecture.parse("100-000"), [7], Origin.PROBABILISTIC_REPARAMETERIZATION, 0.5)
     return repository
+
+
+def end(repository: Repository, state: SearchState) -> None:
+    """`demo` is over, and nobody runs it any more."""
+    writer = writer_of(repository, "demo", who="ada")
+    writer.set_state(state)
+    writer.release()
 
 
 def run(*arguments: str) -> Result:
@@ -85,7 +93,7 @@ def test_searches_come_newest_first() -> None:
     assert listed[0] | {"created_at": "", "updated_at": ""} == {
         "name": "demo", "state": "RUNNING", "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
         "trials_failed": 1, "best_trial": 1, "best_mrr": 0.0523, "best_architecture": "010-111",
-        "created_at": "", "updated_at": "", "error": None,
+        "created_at": "", "updated_at": "", "error": None, "controller": "ada@test",
     }  # fmt: skip
     text = run("searches").stdout
     assert text.index("demo") < text.index("old")
@@ -118,8 +126,8 @@ def test_show_one_trial_as_json() -> None:
 
 
 def test_show_for_people(repository: Repository, home: Path) -> None:
-    repository.set_search_state("demo", SearchState.STOPPED)
-    repository.set_tracking_error("demo", "ConnectionError: [gone]")
+    end(repository, SearchState.STOPPED)
+    repository.note_tracking("demo", "ConnectionError: [gone]", revision=10)
     text = run("show", "demo").stdout
     for expected in (
         "search demo: STOPPED, 3 of 5 trials ended, 1 of them failed",
@@ -130,7 +138,7 @@ def test_show_for_people(repository: Repository, home: Path) -> None:
         str(home / "runs" / "demo"),
         "mixrec-automl promote demo",
         "mixrec-automl resume demo",
-        "MLflow lags behind (ConnectionError: [gone])",
+        "MLflow lags 5 changes behind (ConnectionError: [gone])",
     ):
         assert expected in text
     assert "\x1b" not in text, "colours in a pipe"
@@ -138,9 +146,23 @@ def test_show_for_people(repository: Repository, home: Path) -> None:
 
 
 def test_a_running_search_is_not_offered_for_promotion(repository: Repository) -> None:
-    assert "promote" not in run("show", "demo").stdout
-    repository.set_search_state("demo", SearchState.COMPLETED)
-    assert "promote demo" in run("show", "demo").stdout
+    text = run("show", "demo").stdout
+    assert "promote" not in text
+    assert "run by ada@test" in text
+    assert "mixrec-automl stop demo" in text
+    end(repository, SearchState.COMPLETED)
+    text = run("show", "demo").stdout
+    assert "promote demo" in text
+    assert not any(word in text for word in ("resume", "run by", "stop demo"))
+
+
+def test_a_search_whose_process_died_is_to_be_resumed(repository: Repository) -> None:
+    writer_of(repository, "demo", who="ada").release()
+    text = run("show", "demo").stdout
+    assert "search demo: RUNNING" in text
+    assert "no process runs it any more" in text
+    assert "mixrec-automl resume demo" in text
+    assert json.loads(run("show", "demo", "--json").stdout)["controller"] is None
 
 
 def test_promotions_are_shown(repository: Repository) -> None:
@@ -233,8 +255,8 @@ def test_ui_names_a_tracking_server_that_runs_elsewhere(monkeypatch: pytest.Monk
 
 @pytest.mark.end_to_end
 def test_ui_catches_up_serves_mlflow_and_leaves_nothing_behind(repository: Repository) -> None:
-    repository.set_search_state("demo", SearchState.STOPPED)
-    repository.set_tracking_error("demo", "MLflow was down")
+    end(repository, SearchState.STOPPED)
+    repository.note_tracking("demo", "MLflow was down")
     port = free_port()
     command = [sys.executable, "-m", "mixrec_automl.cli.app", "ui", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -248,7 +270,8 @@ def test_ui_catches_up_serves_mlflow_and_leaves_nothing_behind(repository: Repos
         assert process.wait(30) == 0
         assert process.stdout is not None
         process.stdout.close()
-    assert repository.search("demo").tracking_error is None
+    found = repository.search("demo")
+    assert (found.tracking_error, found.changes_not_tracked) == (None, 0)
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
     assert tracking.artifacts_folder("demo").is_dir()

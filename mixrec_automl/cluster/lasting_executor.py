@@ -1,0 +1,90 @@
+"""An executor that outlasts its own parts: it ends trials that hang, and is replaced where its processes die."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mixrec_automl.cluster.executor import EpochEnded, Event, Executor, ExecutorDied, TrialLost
+from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.cluster.watchdog import Watchdog
+
+MOST_DEATHS = 3
+"""Executors that may die in a row without a single event."""
+
+
+class LastingExecutor:
+    """An `Executor` around those that `make` makes, one at a time.
+
+    Where one dies, its trials are reported lost and another one takes its place; ExecutorDied comes out only after
+    `MOST_DEATHS` in a row.
+    """
+
+    def __init__(self, make: Callable[[], Executor], watchdog: Watchdog) -> None:
+        self._make, self._watchdog = make, watchdog
+        self._executor = make()
+        self._running: dict[int, int] = {}
+        """Attempt of each trial that has been submitted and has not ended"""
+        self._lost: deque[TrialLost] = deque()
+        self._deaths = 0
+        self._is_stopping = False
+
+    def submit(self, trial: TrialTask) -> None:
+        self._running[trial.number] = trial.attempt
+        self._watchdog.started(trial.number, trial.attempt)
+        with self._replacing():
+            self._executor.submit(trial)
+
+    def next_event(self, timeout: float) -> Event | None:
+        event: Event | None = None
+        if self._lost:
+            event = self._lost.popleft()
+        else:
+            with self._replacing():
+                event = self._executor.next_event(timeout)
+                self._deaths = 0 if event is not None else self._deaths
+        if event is None:  # nothing waits to be read, so whoever has not reported hangs
+            self._end_hanging()
+        elif isinstance(event, EpochEnded):
+            if self._running.get(event.number) == event.attempt:
+                self._watchdog.epoch_ended(event.number)
+        elif self._running.get(event.number) == event.attempt:
+            del self._running[event.number]
+            self._watchdog.ended(event.number)
+        return event
+
+    def cancel(self, number: int, attempt: int) -> None:
+        with self._replacing():
+            self._executor.cancel(number, attempt)
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        with self._replacing():
+            self._executor.stop()
+
+    def close(self) -> None:
+        self._executor.close()
+
+    def _end_hanging(self) -> None:
+        for number, attempt in self._watchdog.hanging():
+            self.cancel(number, attempt)
+        if self._watchdog.is_ignored:
+            with self._replacing():
+                raise ExecutorDied("a trial that hangs could not be ended")
+
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
+        try:
+            yield
+        except ExecutorDied as died:
+            self._deaths += 1
+            self._executor.close()
+            if self._deaths > MOST_DEATHS:
+                raise
+            for number, attempt in self._running.items():
+                self._watchdog.ended(number)
+                self._lost.append(TrialLost(number, attempt, str(died)))
+            self._executor = self._make()
+            if self._is_stopping:
+                self._executor.stop()

@@ -1,0 +1,69 @@
+"""Tells a trial that hangs from one that is slow: by how long it has reported nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_SECONDS = 6 * 3600.0
+"""Before any epoch has ended nobody knows how long one takes."""
+LEAST_SECONDS = 600.0
+TIMES_LONGEST = 10
+CANCEL_SECONDS = 60.0
+"""Within this a killed attempt has to be reported as lost; else whoever should report it hangs too."""
+
+
+@dataclass
+class _Watched:
+    attempt: int
+    heard: float
+    is_cancelled: bool = False
+
+
+class Watchdog:
+    """Watches the attempts that run.
+
+    Args:
+        seconds: without a report after which an attempt hangs; None: derived from the epochs seen, as the
+            documentation of `search.hang_seconds` says.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._longest: float | None = None
+        self._watched: dict[int, _Watched] = {}
+
+    @property
+    def limit(self) -> float:
+        """Seconds without a report that are still allowed."""
+        if self._seconds is not None:
+            return self._seconds
+        return FIRST_SECONDS if self._longest is None else max(LEAST_SECONDS, TIMES_LONGEST * self._longest)
+
+    def started(self, number: int, attempt: int) -> None:
+        self._watched[number] = _Watched(attempt, self._clock())
+
+    def epoch_ended(self, number: int) -> None:
+        watched, now = self._watched[number], self._clock()
+        self._longest = max(self._longest or 0.0, now - watched.heard)
+        watched.heard = now
+
+    def ended(self, number: int) -> None:
+        self._watched.pop(number, None)
+
+    def hanging(self) -> list[tuple[int, int]]:
+        """(number, attempt) of what is to be killed now; each is told once."""
+        now, found = self._clock(), []
+        for number, watched in self._watched.items():
+            if not watched.is_cancelled and now - watched.heard > self.limit:
+                watched.is_cancelled, watched.heard = True, now
+                found.append((number, watched.attempt))
+        return found
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether an attempt that was to be killed has not been reported as lost in time."""
+        now = self._clock()
+        return any(one.is_cancelled and now - one.heard > CANCEL_SECONDS for one in self._watched.values())
