@@ -23,6 +23,7 @@ from mixrec_automl.cluster.executor import (
     EpochEnded,
     Event,
     Executor,
+    ExecutorDied,
     TrialCompleted,
     TrialFailed,
     TrialLost,
@@ -95,7 +96,7 @@ def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchPart
 
     Returns:
         The search as recorded: COMPLETED, STOPPED or FAILED. It is FAILED where the share of failed trials is above
-        `budget.max_failure_rate`, none was completed or the storage stays away.
+        `budget.max_failure_rate`, none was completed, the storage stays away or no worker comes up.
 
     Raises:
         LeaseLostError: another process has taken the search over; nothing is recorded of the end of this one.
@@ -106,6 +107,8 @@ def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchPart
     loop = _Loop(budget, slots, folder, parts, stop)
     try:
         state, error = loop.run()
+    except ExecutorDied as died:
+        state, error = SearchState.FAILED, str(died)
     except (LeaseLostError, DatabaseUnavailableError):
         loop.close()
         raise

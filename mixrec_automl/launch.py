@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mixrec_automl import paths
 from mixrec_automl.cluster.ray_session import check_resources, ray_session
-from mixrec_automl.cluster.torch_trainer_executor import TorchTrainerExecutor
+from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.interruption import stop_on_signals
@@ -62,7 +62,7 @@ def launch(
         known, seen = repository.trials(name), repository.observations(name)
         view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow")
-        make_executor = partial(TorchTrainerExecutor, training, config.cluster, folder / "ray")
+        make_executor = partial(SlotExecutor, training, config.cluster, folder / "ray")
         parts = SearchParts(writer, known, proposer, make_executor, view, projector.wake)
         projector.start()
         try:

@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Event
 
 from mixrec_automl import paths
-from mixrec_automl.cluster.executor import EpochEnded, TrialCompleted, TrialFailed
+from mixrec_automl.cluster.executor import EpochEnded, Executor, ExecutorDied, TrialCompleted, TrialFailed, TrialLost
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
-from mixrec_automl.cluster.torch_trainer_executor import TorchTrainerExecutor
+from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
@@ -35,11 +35,12 @@ POLL_SECONDS = 0.2
 STOP_SECONDS = 3.0
 """How long a stopped training may take to end its epoch; after that the epoch is lost."""
 BOOTSTRAP_SEED = 0
-FIRST_ATTEMPT = 1
+MOST_ATTEMPTS = 3
+"""Of a training whose workers die; each goes on from the last checkpoint."""
 
 
 class PromotionError(RuntimeError):
-    """The training of the winner raised; the text holds its traceback."""
+    """The training of the winner raised, or its workers kept dying; the text holds the traceback, or how they died."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +106,36 @@ def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], st
         PromotionError: the training raised.
     """
     training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
-    task = TrialTask(plan.trial.number, FIRST_ATTEMPT, plan.trial.architecture, plan.trial.seed, plan.folder)
+    task = TrialTask(plan.trial.number, 1, plan.trial.architecture, plan.trial.seed, plan.folder)
+    try:
+        with closing(SlotExecutor(training, plan.config.cluster, plan.folder / "ray")) as executor:
+            return _follow(executor, task, on_epoch, stop)
+    except ExecutorDied as died:
+        raise PromotionError(str(died)) from died
+
+
+def _follow(executor: Executor, task: TrialTask, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
+    executor.submit(task)
     stopped_at: float | None = None
-    with closing(TorchTrainerExecutor(training, plan.config.cluster, plan.folder / "ray")) as executor:
-        executor.submit(task)
-        while True:
-            event = executor.next_event(POLL_SECONDS)
-            if isinstance(event, EpochEnded):
-                on_epoch(event)
-            elif isinstance(event, TrialFailed):
-                raise PromotionError(event.error)
-            elif event is not None:
-                return isinstance(event, TrialCompleted)
-            if stop.is_set():
-                if stopped_at is None:
-                    stopped_at = time.monotonic()
-                    executor.stop()
-                elif time.monotonic() - stopped_at > STOP_SECONDS:
-                    return False
+    while True:
+        event = executor.next_event(POLL_SECONDS)
+        if isinstance(event, EpochEnded):
+            on_epoch(event)
+        elif isinstance(event, TrialFailed):
+            raise PromotionError(event.error)
+        elif isinstance(event, TrialLost):
+            if event.is_storage or task.attempt == MOST_ATTEMPTS:
+                raise PromotionError(event.reason)
+            task = replace(task, attempt=task.attempt + 1)
+            executor.submit(task)
+        elif event is not None:
+            return isinstance(event, TrialCompleted)
+        if stop.is_set():
+            if stopped_at is None:
+                stopped_at = time.monotonic()
+                executor.stop()
+            elif time.monotonic() - stopped_at > STOP_SECONDS:
+                return False
 
 
 def pack(plan: PromotionPlan) -> Package:

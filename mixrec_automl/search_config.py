@@ -60,6 +60,8 @@ class ClusterConfig:
     """Processor cores, and threads, of each process."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of each process; a fraction lets trials share a GPU."""
+    trials_per_process: PositiveInt = 50
+    """Trials that a process trains before another takes its place, so that no leak lasts; 1: each gets its own."""
 
     @model_validator(mode="after")
     def _whole_gpus_where_workers_talk(self) -> ClusterConfig:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,18 +22,31 @@ _HEADER = "progress"
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write a safetensors file so that a crash leaves either the old file or the new one."""
+    """Write a safetensors file so that a crash leaves either the old file or the new one.
+
+    Raises:
+        OSError: the disk is full, read-only or gone; the old file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, {_HEADER: json.dumps(header)}
-        )
+        _save({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, header)
         with scratch.open("rb") as written:
             os.fsync(written.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, Any]) -> None:
+    try:
+        save_file(tensors, path, {_HEADER: json.dumps(header)})
+    except SafetensorError as error:
+        # Its Rust part tells the number of an operating system's error in words alone.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
@@ -23,15 +24,11 @@ class FinetuneTraining:
     backbones: Path
 
     def load(self) -> TrainingTask:
-        """What all trials of the search share. Raises UserError for data or a backbone that cannot be used."""
-        budget = self.config.search
-        return load_task(
-            self.config.finetune,
-            self.prepared,
-            self.backbones,
-            user_share=budget.user_share,
-            user_seed=budget.seed,
-        )
+        """What all trials of the search share, loaded once in a process: a training changes nothing of it.
+
+        Raises UserError for data or a backbone that cannot be used.
+        """
+        return _load(self)
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         result = finetune(
@@ -45,3 +42,15 @@ class FinetuneTraining:
         if result.epochs_run < self.config.training.epochs:
             return None
         return TrialScore(result.mrr, result.standard_error)
+
+
+@lru_cache(maxsize=1)
+def _load(training: FinetuneTraining) -> TrainingTask:
+    budget = training.config.search
+    return load_task(
+        training.config.finetune,
+        training.prepared,
+        training.backbones,
+        user_share=budget.user_share,
+        user_seed=budget.seed,
+    )

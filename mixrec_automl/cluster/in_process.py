@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import queue
 import threading
-import traceback
 from collections.abc import Mapping
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted, TrialEnded, TrialFailed, TrialStopped
-from mixrec_automl.cluster.training import Training, TrialTask, run_training
+from mixrec_automl.cluster.attempt import run_attempt
+from mixrec_automl.cluster.executor import EpochEnded, Event, TrialLost, TrialStopped
+from mixrec_automl.cluster.training import Training, TrialTask
 
 
 class InProcessExecutor:
-    """An `Executor` without processes. `close` asks trials to end and waits for the end of their epochs."""
+    """An `Executor` without processes. `close` asks trials to end and waits for the end of their epochs.
+
+    A thread cannot be killed, so an attempt that is cancelled is left alone: what it still reports is dropped.
+    """
 
     def __init__(self, training: Training) -> None:
         self._training = training
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._threads: dict[tuple[int, int], threading.Thread] = {}
+        """Of each (number, attempt) that has not ended"""
 
     def submit(self, trial: TrialTask) -> None:
+        if self._stopping.is_set():
+            self._events.put(TrialStopped(trial.number, trial.attempt))
+            return
         thread = threading.Thread(target=self._run, args=(trial,), name=f"trial-{trial.number}", daemon=True)
-        self._threads.append(thread)
+        with self._lock:
+            self._threads[trial.number, trial.attempt] = thread
         thread.start()
 
     def next_event(self, timeout: float) -> Event | None:
@@ -31,27 +40,32 @@ class InProcessExecutor:
         except queue.Empty:
             return None
 
+    def cancel(self, number: int, attempt: int) -> None:
+        with self._lock:
+            if self._threads.pop((number, attempt), None) is not None:
+                self._events.put(TrialLost(number, attempt, "it was given up"))
+
     def stop(self) -> None:
         self._stopping.set()
 
     def close(self) -> None:
         self.stop()
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads.values())
+        for thread in threads:
             thread.join()
 
     def _run(self, trial: TrialTask) -> None:
+        key = (trial.number, trial.attempt)
+
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
-            self._events.put(EpochEnded(trial.number, trial.attempt, epoch, metrics))
+            with self._lock:
+                if key not in self._threads:
+                    return False
+                self._events.put(EpochEnded(trial.number, trial.attempt, epoch, dict(metrics)))
             return not self._stopping.is_set()
 
-        ended: TrialEnded
-        try:
-            score = run_training(self._training, trial, on_epoch)
-        except Exception:
-            ended = TrialFailed(trial.number, trial.attempt, traceback.format_exc())
-        else:
-            if score is None:
-                ended = TrialStopped(trial.number, trial.attempt)
-            else:
-                ended = TrialCompleted(trial.number, trial.attempt, score.mrr, score.standard_error)
-        self._events.put(ended)
+        ended = run_attempt(self._training, trial, on_epoch)
+        with self._lock:
+            if self._threads.pop(key, None) is not None:
+                self._events.put(ended)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
+from mixrec_automl.cluster.ray_folder import ray_folder
 from mixrec_automl.search_config import ClusterConfig
 from trainers.errors import UserError
 
@@ -37,21 +36,19 @@ def ray_session() -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    # A socket's path may have 107 bytes, so $TMPDIR, which can be long, is not used.
-    folder = tempfile.mkdtemp(prefix="mixrec-", dir="/tmp")
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=folder,
-        )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ray_folder() as folder:
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+            )
+            yield
+        finally:
+            ray.shutdown()
 
 
 def check_resources(cluster: ClusterConfig) -> None:

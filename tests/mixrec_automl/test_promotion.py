@@ -68,7 +68,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("MIXREC_HOME", str(home))
     for name in ("MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(promotion, "TorchTrainerExecutor", lambda training, *_: InProcessExecutor(training))
+    monkeypatch.setattr(promotion, "SlotExecutor", lambda training, *_: InProcessExecutor(training))
     monkeypatch.setattr(promote, "ray_session", contextlib.nullcontext)
     monkeypatch.setattr(promote, "check_resources", lambda _: None)
     before = mlflow.get_tracking_uri()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,22 @@ def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
             checkpoint.write(path, {"a": torch.ones(2)}, {"epoch": 2})
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path], "nothing half-written stays"
+
+
+def test_what_the_system_refuses_is_its_own_error(tmp_path: Path) -> None:
+    """By number, so that a full disk is told from a mistake; here the limit on the size of a file."""
+    path = tmp_path / "file.safetensors"
+    checkpoint.write(path, {"a": torch.zeros(2)}, {"epoch": 1})
+    old, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoint.write(path, {"a": torch.ones(100_000)}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def trained(steps: int) -> tuple[nn.Module, torch.optim.AdamW]:

@@ -1,0 +1,95 @@
+"""Trials in *warm slots*: groups of Ray Train workers that train one trial after another.
+
+A process that is there already, with its libraries imported and data and backbone loaded, begins a trial in
+milliseconds; a new group takes seconds (`benchmarks/slot_overhead.py` measures both). `cluster.trials_per_process: 1`
+gives each trial processes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray import PlacementGroupID
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+from mixrec_automl.cluster.executor import Event, ExecutorDied
+from mixrec_automl.cluster.slot_runner import SlotRunner
+from mixrec_automl.cluster.training import Training, TrialTask
+from mixrec_automl.search_config import ClusterConfig
+
+TRAIN_SETTINGS = {
+    # How often Ray Train looks whether a worker has ended, seconds: its 2 would delay every recovery.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A worker stays in the folder of its parent, so that a relative path means the same everywhere.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+CALLS_AT_ONCE = 8
+"""Of the controller, and of workers that report, beside those that wait for a trial."""
+PATIENCE = 60.0
+"""Seconds within which the actor answers; one that does not is as good as dead."""
+
+
+class SlotExecutor:
+    """An `Executor` on the Ray cluster that this process is connected to. The slots come up at once, empty.
+
+    A process has one at a time, for what one leaves reserved the next one sets free.
+
+    Args:
+        training: what a worker runs.
+        cluster: slots, processes of a trial, and cores and GPUs of each.
+        folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
+    """
+
+    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
+        _free_reservations()
+        waiting = cluster.slots * cluster.workers_per_trial
+        runner = ray.remote(num_cpus=0, max_concurrency=2 * waiting + CALLS_AT_ONCE)(SlotRunner)
+        self._runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}).remote(training, cluster, folder)
+
+    def submit(self, trial: TrialTask) -> None:
+        with _death_noticed():
+            ray.get(self._runner.submit.remote(trial), timeout=PATIENCE)
+
+    def next_event(self, timeout: float) -> Event | None:
+        with _death_noticed():
+            event, trouble = ray.get(self._runner.next_event.remote(timeout), timeout=timeout + PATIENCE)
+        if event is None and trouble is not None:
+            raise ExecutorDied(trouble)
+        found: Event | None = event
+        return found
+
+    def cancel(self, number: int, attempt: int) -> None:
+        with _death_noticed():
+            ray.get(self._runner.cancel.remote(number, attempt), timeout=PATIENCE)
+
+    def stop(self) -> None:
+        with _death_noticed():
+            ray.get(self._runner.stop.remote(), timeout=PATIENCE)
+
+    def close(self) -> None:
+        # All processes of the trials belong to the runner and die with it.
+        ray.kill(self._runner)
+        _free_reservations()
+
+
+def _free_reservations() -> None:
+    """Give back the cores and GPUs of groups that were killed.
+
+    Ray Train leaves that to a process that asks Ray's dashboard, which an embedded Ray does not have.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for name, found in placement_group_table().items():
+        if name.endswith(job) and found["state"] != "REMOVED":  # the ID of a job ends those of its reservations
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+@contextmanager
+def _death_noticed() -> Iterator[None]:
+    try:
+        yield
+    except (RayActorError, GetTimeoutError) as error:
+        raise ExecutorDied(f"the process that keeps the slots up is gone: {error}") from error

@@ -1,0 +1,49 @@
+"""The real training in a process that trains one trial after another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mixrec_automl.cluster import finetune_training
+from mixrec_automl.cluster.attempt import run_attempt
+from mixrec_automl.cluster.executor import TrialCompleted
+from mixrec_automl.cluster.finetune_training import FinetuneTraining
+from mixrec_automl.search_config import BudgetConfig, SearchConfig
+from tests.mixrec_automl.cluster.trainings import task
+from tests.trainers.tiny_backbone_folder import write_tiny_backbone
+from tests.trainers.tiny_package import prepare_shop, shop_config
+from trainers.finetune import BEST
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> FinetuneTraining:
+    prepare_shop(tmp_path, tmp_path / "shop")
+    write_tiny_backbone(tmp_path / "backbone")
+    tiny = shop_config(tmp_path / "backbone", epochs=3)
+    config = SearchConfig(tiny.data, tiny.backbone, tiny.model, tiny.training, BudgetConfig(user_share=0.5))
+    return FinetuneTraining(config, tmp_path / "shop", tmp_path / "backbones")
+
+
+def test_a_later_trial_of_a_process_is_bit_for_bit_that_of_a_fresh_one(
+    training: FinetuneTraining, tmp_path: Path
+) -> None:
+    """What trials share is loaded once, and no training leaves a mark on it."""
+    run_attempt(training, task(0, tmp_path / "warm", bits="101"), lambda *_: True)
+    shared = training.load()
+    epochs: list[dict[str, float]] = []
+    warm = run_attempt(training, task(1, tmp_path / "warm", bits="010"), lambda _, seen: not epochs.append(dict(seen)))
+    assert training.load() is shared
+
+    finetune_training._load.cache_clear()
+    again: list[dict[str, float]] = []
+    fresh = run_attempt(training, task(1, tmp_path / "fresh", bits="010"), lambda _, seen: not again.append(dict(seen)))
+    assert training.load() is not shared
+    assert isinstance(warm, TrialCompleted)
+    assert warm == fresh
+    assert [seen["validation_mrr"] for seen in epochs] == [seen["validation_mrr"] for seen in again]
+    first, second = (load_file(tmp_path / kind / "1" / BEST) for kind in ("warm", "fresh"))
+    assert first.keys() == second.keys()
+    assert all(tensor.equal(second[name]) for name, tensor in first.items())
