@@ -1,0 +1,69 @@
+"""An MLflow server of the tests' own: a real family of processes that can be killed, frozen and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from mixrec_automl.tracking import MLFLOW_ENVIRONMENT
+
+START_SECONDS = 90.0
+HOST = "127.0.0.1"
+
+
+class MlflowServer:
+    """On a free port of this machine, with its database in `folder`; not started yet."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self.port = probe.getsockname()[1]
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        """Start it, with all that it was told before, and wait until it answers."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder / 'db'}",
+                 "--default-artifact-root", str(self._folder / "artifacts"), "--host", HOST, "--port", str(self.port),
+                 "--workers", "1"],
+                env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ},
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self._process.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"MLflow's server does not start:\n{(self._folder / 'log').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """As a crash: all its processes at once."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
