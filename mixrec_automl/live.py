@@ -18,7 +18,13 @@ from mixrec_automl.progress import Row, SearchProgress, clock_time
 from mixrec_automl.store.records import Origin, Trial, TrialState
 
 SHORT = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
-STYLES = {TrialState.RUNNING: "cyan", TrialState.COMPLETED: "green", TrialState.FAILED: "red", TrialState.QUEUED: "dim"}
+STYLES = {
+    TrialState.QUEUED: "dim",
+    TrialState.RUNNING: "cyan",
+    TrialState.COMPLETED: "green",
+    TrialState.FAILED: "red",
+    TrialState.PRUNED: "yellow",
+}
 LEAST_WIDTH = {"seconds": 76, "origin": 68, "error": 56, "epoch": 44, "state": 36}
 """Columns of a terminal from which on each part of the table is shown: narrow ones lose what says least first."""
 LINES_AROUND_TABLE = 8
@@ -155,6 +161,8 @@ class PlainLines:
             what = f"attempt {trial.attempt}"
         elif trial.state is TrialState.FAILED:
             what = f"{last_line(trial.error or 'unknown')}; {how_far(progress)}"
+        elif trial.state is TrialState.PRUNED:
+            what = f"not promising after epoch {row.epoch}; {how_far(progress)}"
         else:
             what = f"MRR {score(row)}; {best_so_far(progress)}; {how_far(progress)}"
         self._print(f"trial {trial.number}  {trial.architecture}  {trial.state}  {what}")

@@ -42,6 +42,7 @@ CHILD_STATUS = {
     TrialState.RUNNING: RunStatus.RUNNING,
     TrialState.COMPLETED: RunStatus.FINISHED,
     TrialState.FAILED: RunStatus.FAILED,
+    TrialState.PRUNED: RunStatus.KILLED,
 }
 """Of the last attempt; a QUEUED trial that had one lost it, and all earlier attempts are KILLED."""
 

@@ -19,6 +19,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "trials_planned": search.config.get("search", {}).get("trials"),
         "trials_ended": sum(trial.state.is_final for trial in trials),
         "trials_failed": sum(trial.state is TrialState.FAILED for trial in trials),
+        "trials_pruned": sum(trial.state is TrialState.PRUNED for trial in trials),
         "best_trial": best.number if best else None,
         "best_mrr": best.mrr if best else None,
         "best_architecture": str(best.architecture) if best else None,

@@ -60,9 +60,10 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     """State, trials and winner of a search; also the summary that closes a run of `search`."""
     planned = search.config.get("search", {}).get("trials", "?")
     ended = sum(trial.state.is_final for trial in trials)
-    failed = sum(trial.state is TrialState.FAILED for trial in trials)
+    counts = {state: sum(trial.state is state for trial in trials) for state in (TrialState.FAILED, TrialState.PRUNED)}
     head = f"search [bold]{escape(search.name)}[/]: "
-    tail = f", {ended} of {planned} trials ended" + (f", {failed} of them failed" if failed else "")
+    without_result = (f", {count} of them {state.lower()}" for state, count in counts.items() if count)
+    tail = f", {ended} of {planned} trials ended{''.join(without_result)}"
     console.print(head, state_text(search.state), tail, sep="", highlight=False)
     console.print(_what_was_searched(search), highlight=False, markup=False)
     if search.floors:

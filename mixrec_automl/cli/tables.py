@@ -22,6 +22,7 @@ STYLES: Mapping[str, str] = {
     TrialState.RUNNING: "cyan",
     TrialState.COMPLETED: "green",
     TrialState.FAILED: "red",
+    TrialState.PRUNED: "yellow",
     SearchState.STOPPED: "yellow",
 }
 

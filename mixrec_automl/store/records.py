@@ -27,10 +27,12 @@ class TrialState(StrEnum):
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    PRUNED = "PRUNED"
+    """Ended early because it did not look promising: it has no result, and that is no failure."""
 
     @property
     def is_final(self) -> bool:
-        return self in (TrialState.COMPLETED, TrialState.FAILED)
+        return self in (TrialState.COMPLETED, TrialState.FAILED, TrialState.PRUNED)
 
 
 class Origin(StrEnum):

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
+from mixrec_automl import live
+from mixrec_automl.cli import tables
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.live import STOPPING, LiveTable, PlainLines, view_of
 from mixrec_automl.progress import SearchProgress, clock_time
@@ -135,6 +137,23 @@ def test_lines_tell_the_same_where_there_is_no_terminal(clock: Clock) -> None:
 
 def test_a_terminal_gets_the_table() -> None:
     assert isinstance(view_of(SearchProgress("s", 1, 1), console_of(80, 24, terminal=True)), LiveTable)
+
+
+def test_every_state_has_a_colour_and_the_same_one_everywhere() -> None:
+    assert set(live.STYLES) == set(TrialState)
+    assert {state: tables.STYLES[state] for state in TrialState} == live.STYLES
+
+
+def test_a_pruned_trial_has_ended_without_a_result(clock: Clock) -> None:
+    console = console_of(100, 40, terminal=False)
+    progress = SearchProgress("books", 2, EPOCHS, clock=clock)
+    view = PlainLines(progress, console)
+    play(view, 0, epochs=2, mrr=None)
+    view.trial_changed(replace(trial(0), state=TrialState.PRUNED, attempt=1))
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().splitlines()[-1]
+    assert last == "trial 0  110-110  PRUNED  not promising after epoch 2; 1/2 trials, 0:00 left"
+    assert (progress.epochs_done, progress.best) == (EPOCHS, None)
 
 
 def test_a_resumed_search_shows_what_was_done_and_times_only_this_run(clock: Clock) -> None:

@@ -13,12 +13,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mixrec_automl import mlflow_view, tracking
-from mixrec_automl.store.records import SearchState
+from mixrec_automl.store.records import SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector, project
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import added, started, writer_of
+from tests.mixrec_automl.store.writing import added, prune, started, writer_of
 
 NAME = "demo"
 CONFIG = {"data": {"name": "ml-100k"}, "search": {"trials": 4, "absent": None}}
@@ -105,11 +105,12 @@ def test_a_search_with_every_kind_of_trial(
     writer.start_trial(3, 2)
     writer.record_epoch(3, 2, 2, {"validation_mrr": 0.02})
     added(writer, 4, design=Architecture.parse("010-101"))
+    started(writer, 5, design=Architecture.parse("010-111"))
+    prune(writer, 5)
 
     project(repository, NAME, uri, tmp_path / "artifacts")
     runs = contents(uri)
 
-    assert set(runs) == {NAME, "trial-000", "trial-001", "trial-002", "trial-003", "trial-003-attempt-2"}
     assert {name: run["status"] for name, run in runs.items()} == {
         NAME: "RUNNING",
         "trial-000": "FINISHED",
@@ -117,6 +118,7 @@ def test_a_search_with_every_kind_of_trial(
         "trial-002": "FINISHED",
         "trial-003": "KILLED",
         "trial-003-attempt-2": "RUNNING",
+        "trial-005": "KILLED",
     }
     parent = runs[NAME]
     assert parent["params"] == {"fingerprint": "fingerprint", "data.name": "ml-100k", "search.trials": "4"}
@@ -154,6 +156,10 @@ def test_a_search_with_every_kind_of_trial(
     assert "mrr" not in runs["trial-001"]["metrics"]
     assert [step for step, _, _ in runs["trial-003"]["metrics"]["validation_mrr"]] == [1]
     assert [step for step, _, _ in runs["trial-003-attempt-2"]["metrics"]["validation_mrr"]] == [2]
+
+
+def test_every_state_of_a_trial_has_a_status() -> None:
+    assert set(mlflow_view.CHILD_STATUS) == set(TrialState)
 
 
 def test_projecting_twice_is_projecting_once(

@@ -25,7 +25,7 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import started, writer_of
+from tests.mixrec_automl.store.writing import prune, started, writer_of
 from trainers.errors import UserError
 
 HEAVY = ("ray", "torch", "ax", "mlflow", "botorch", "transformers", "pandas", "sqlalchemy")
@@ -92,7 +92,7 @@ def test_searches_come_newest_first() -> None:
     assert [entry["name"] for entry in listed] == ["demo", "old"]
     assert listed[0] | {"created_at": "", "updated_at": ""} == {
         "name": "demo", "state": "RUNNING", "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
-        "trials_failed": 1, "best_trial": 1, "best_mrr": 0.0523, "best_architecture": "010-111",
+        "trials_failed": 1, "trials_pruned": 0, "best_trial": 1, "best_mrr": 0.0523, "best_architecture": "010-111",
         "created_at": "", "updated_at": "", "error": None, "controller": "ada@test",
     }  # fmt: skip
     text = run("searches").stdout
@@ -143,6 +143,15 @@ def test_show_for_people(repository: Repository, home: Path) -> None:
         assert expected in text
     assert "\x1b" not in text, "colours in a pipe"
     assert "…" not in text, "a pipe gets everything"
+
+
+def test_pruned_trials_are_counted_apart(repository: Repository) -> None:
+    started(writer := writer_of(repository, "demo", who="ada"), 4, design=Architecture.parse("100-100"))
+    prune(writer, 4)
+    assert "4 of 5 trials ended, 1 of them failed, 1 of them pruned" in run("show", "demo").stdout
+    shown = json.loads(run("show", "demo", "--json").stdout)
+    assert [shown[f"trials_{what}"] for what in ("ended", "failed", "pruned")] == [4, 1, 1]
+    assert shown["trials"][4]["state"] == "PRUNED"
 
 
 def test_a_running_search_is_not_offered_for_promotion(repository: Repository) -> None:

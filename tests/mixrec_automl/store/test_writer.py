@@ -13,7 +13,7 @@ from mixrec_automl.store.records import Origin, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import NEXT_SEARCH_STATES, SearchWriter
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import DESIGN, added, started, writer_of
+from tests.mixrec_automl.store.writing import DESIGN, added, prune, started, writer_of
 from trainers.errors import UserError
 
 OTHER = Architecture.parse("111-000")
@@ -152,6 +152,15 @@ def test_wrong_changes_of_a_trial_are_refused(repository: Repository, search: st
         with pytest.raises(WrongStateError, match="FAILED"):
             call()
     assert repository.trials(search)[0].error == "boom"
+
+
+def test_a_pruned_trial_has_ended(repository: Repository, search: str, writer: SearchWriter) -> None:
+    started(writer, 0)
+    prune(writer, 0)
+    with pytest.raises(WrongStateError, match="PRUNED, not RUNNING"):
+        writer.complete_trial(0, 1, 0.1, 0.01)
+    trial = repository.trials(search)[0]
+    assert (trial.state, trial.state.is_final, trial.mrr) == (TrialState.PRUNED, True, None)
 
 
 def test_an_unknown_trial_is_named(writer: SearchWriter) -> None:
