@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState, best_trial
 from mixrec_automl.store.repository import Repository
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ TAG_TRIAL = "mixrec.trial"
 TAG_ATTEMPT = "mixrec.attempt"
 TAG_WRITTEN = "mixrec.written"
 TAG_ERROR = "mixrec.error"
+TAG_BEST = "mixrec.best_trial"
 
 PARENT_STATUS = {
     SearchState.RUNNING: RunStatus.RUNNING,
@@ -82,6 +83,8 @@ class MlflowView:
         self._parent: _KnownRun | None = None
         self._children: dict[tuple[int, int], _KnownRun] = {}
         self._trials: dict[int, Trial] = {}
+        self._best: str | None = None
+        """`TAG_BEST` of the search's run"""
         self._revision = -1
         """The cursor: changes of the search up to this one have been written."""
         for run in self._existing_runs():
@@ -89,7 +92,7 @@ class MlflowView:
             if TAG_TRIAL in tags:
                 self._children[int(tags[TAG_TRIAL]), int(tags[TAG_ATTEMPT])] = known
             else:
-                self._parent = known
+                self._parent, self._best = known, tags.get(TAG_BEST)
 
     @classmethod
     def open(cls, search: Search, tracking_uri: str, artifacts: Path) -> MlflowView:
@@ -148,22 +151,21 @@ class MlflowView:
             at = _milliseconds(search.created_at)
             self._log(parent, [Metric(f"floor_{name}", value, at, 0) for name, value in search.floors.items()])
             self._client.log_text(parent.id, yaml.safe_dump(dict(search.config), sort_keys=False), "config.yaml")
-        completed = _best_so_far(trials)
+        completed = sorted((trial for trial in trials if trial.state is TrialState.COMPLETED), key=_end)
         metrics: list[Metric] = []
-        for step, (trial, best) in enumerate(completed, start=1):
+        for step, trial in enumerate(completed, start=1):
             if step > parent.written:
-                at = _milliseconds(trial.finished_at)
+                at, best = _milliseconds(trial.finished_at), best_trial(_as_of(trial, trials)) or trial
                 metrics += [Metric("best_mrr", best.mrr, at, step), Metric("mrr", trial.mrr, at, step)]
-        tags: dict[str, object] = {}
-        if len(completed) > parent.written:
-            tags = {TAG_WRITTEN: len(completed)}
-            if completed:
-                winner = completed[-1][1]
-                tags |= {"mixrec.best_trial": winner.number, "mixrec.best_architecture": winner.architecture}
+        tags: dict[str, object] = {TAG_WRITTEN: len(completed)} if len(completed) > parent.written else {}
+        winner = best_trial(trials)
+        if winner is not None and str(winner.number) != self._best:
+            tags |= {TAG_BEST: winner.number, "mixrec.best_architecture": winner.architecture}
         status = PARENT_STATUS[search.state]
         if search.error is not None and status != parent.status:
             tags[TAG_ERROR] = search.error
         self._log(parent, metrics, tags=tags)
+        self._best = None if winner is None else str(winner.number)
         if status != parent.status:
             self._set_status(parent, status, search.updated_at)
         return replace(parent, status=status, written=len(completed))
@@ -268,15 +270,17 @@ def _child_params(trial: Trial) -> dict[str, str]:
     }
 
 
-def _best_so_far(trials: Sequence[Trial]) -> list[tuple[Trial, Trial]]:
-    """Each completed trial, in the order of completion, with the best one up to it; the earlier wins a tie."""
-    completed = [trial for trial in trials if trial.state is TrialState.COMPLETED]
-    completed.sort(key=lambda trial: (_milliseconds(trial.finished_at) or 0, trial.number))
-    pairs: list[tuple[Trial, Trial]] = []
-    for trial in completed:
-        before = pairs[-1][1] if pairs else trial
-        pairs.append((trial, trial if (trial.mrr or 0.0) > (before.mrr or 0.0) else before))
-    return pairs
+def _end(trial: Trial) -> tuple[int, int]:
+    """Sorts trials by when they ended."""
+    return _milliseconds(trial.finished_at) or 0, trial.number
+
+
+def _as_of(moment: Trial, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """The trials as they stood when `moment` ended: what ended later still ran. So a late update writes no other
+    history than one at that moment."""
+    for trial in trials:
+        is_later = trial.state.is_final and _end(trial) > _end(moment)
+        yield replace(trial, state=TrialState.RUNNING, mrr=None) if is_later else trial
 
 
 def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mixrec_automl.cluster.executor import EpochEnded
-from mixrec_automl.store.records import Observation, Trial, TrialState
+from mixrec_automl.store.records import Observation, Trial, TrialState, best_trial
 
 
 @dataclass
@@ -74,9 +74,9 @@ class SearchProgress:
 
     @property
     def best(self) -> Row | None:
-        """The completed trial with the highest MRR; the earlier one of two that are level."""
-        completed = [row for row in self.rows.values() if row.trial.state is TrialState.COMPLETED]
-        return max(completed, key=lambda row: row.mrr or 0.0, default=None)
+        """See `best_trial`."""
+        best = best_trial(row.trial for row in self.rows.values())
+        return None if best is None else self.rows[best.number]
 
     @property
     def trials_ended(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
-from mixrec_automl.store.records import Observation, Promotion, Search, Trial, TrialState, best_trial
+from mixrec_automl.store.records import Observation, Promotion, Search, Trial, TrialState, best_trial, by_design, scores
 
 
 def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "trials_pruned": sum(trial.state is TrialState.PRUNED for trial in trials),
         "best_trial": best.number if best else None,
         "best_mrr": best.mrr if best else None,
+        "best_mean_mrr": fmean(scores(by_design(trials)[best.architecture])) if best else None,
         "best_architecture": str(best.architecture) if best else None,
         "created_at": _time(search.created_at),
         "updated_at": _time(search.updated_at),

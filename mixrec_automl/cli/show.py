@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,16 @@ from mixrec_automl.cli.tables import (
     when,
     winner_table,
 )
-from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState, best_trial
+from mixrec_automl.store.records import (
+    Observation,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    best_trial,
+    by_design,
+    scores,
+)
 from trainers.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +90,9 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             title = (
                 f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
             )
+            replicates = scores(by_design(trials)[best.architecture])
+            if len(replicates) > 1:
+                title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"
             console.print(winner_table(best.architecture, title=title))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from statistics import fmean
 from typing import Any
 
 from search_spaces.architecture import Architecture
@@ -72,10 +73,29 @@ class Trial:
     """Attempts that ended through no fault of the design: a worker died or hung."""
 
 
+def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
+    """The replicates of each design; designs and replicates by number, in whatever order they are given."""
+    designs: dict[Architecture, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        designs.setdefault(trial.architecture, []).append(trial)
+    return designs
+
+
+def scores(trials: Iterable[Trial]) -> list[float]:
+    """The MRR of each completed trial."""
+    return [trial.mrr for trial in trials if trial.state is TrialState.COMPLETED and trial.mrr is not None]
+
+
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial with the highest MRR, the earliest of equals; None while there is none."""
-    completed = [trial for trial in trials if trial.state is TrialState.COMPLETED and trial.mrr is not None]
-    return max(completed, key=lambda trial: (trial.mrr or 0.0, -trial.number), default=None)
+    """The best replicate of the best design, the earliest of equals; None while no trial is completed.
+
+    The best design is that with the highest mean MRR over its completed replicates. One with replicates yet to end is
+    chosen only where there is no other: the first of several to come in may be a lucky one.
+    """
+    completed = [replicates for replicates in by_design(trials).values() if scores(replicates)]
+    whole = [replicates for replicates in completed if all(trial.state.is_final for trial in replicates)]
+    design = max(whole or completed, key=lambda replicates: fmean(scores(replicates)), default=[])
+    return max((trial for trial in design if scores([trial])), key=lambda trial: trial.mrr or 0.0, default=None)
 
 
 @dataclass(frozen=True)

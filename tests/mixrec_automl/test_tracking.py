@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mixrec_automl import mlflow_view, tracking
-from mixrec_automl.store.records import SearchState, TrialState
+from mixrec_automl.store.records import Origin, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector, project
@@ -120,6 +120,7 @@ def test_a_search_with_every_kind_of_trial(
         "trial-003-attempt-2": "RUNNING",
         "trial-005": "KILLED",
     }
+    assert set(mlflow_view.CHILD_STATUS) == set(TrialState)
     parent = runs[NAME]
     assert parent["params"] == {"fingerprint": "fingerprint", "data.name": "ml-100k", "search.trials": "4"}
     assert [(step, value) for step, _, value in parent["metrics"]["best_mrr"]] == [(1, 0.04), (2, 0.04)]
@@ -158,8 +159,26 @@ def test_a_search_with_every_kind_of_trial(
     assert [step for step, _, _ in runs["trial-003-attempt-2"]["metrics"]["validation_mrr"]] == [2]
 
 
-def test_every_state_of_a_trial_has_a_status() -> None:
-    assert set(mlflow_view.CHILD_STATUS) == set(TrialState)
+def test_the_winner_of_each_moment(repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path) -> None:
+    """Trial 0 leads, gives way to a design with no replicate to come, and leads again once its own has ended."""
+    view, best = tracking.open_view(repository, NAME, uri, tmp_path), []
+    writer.add_trials(0, Architecture.parse("000"), [7, 8], Origin.SOBOL, 0.25)
+    for number in (0, 1):
+        writer.start_trial(number, 1)
+    for end in (
+        lambda: writer.complete_trial(0, 1, 0.06, 0.001),
+        lambda: complete(writer, 2, "111", 0.04),
+        lambda: writer.fail_trial(1, 1, "boom"),
+    ):
+        end()
+        view.update(repository)
+        best.append((early := contents(uri))[NAME]["tags"]["mixrec.best_trial"])
+    assert best == ["0", "2", "0"]
+    for run in early.values():
+        MlflowClient(tracking_uri=uri).delete_run(run["id"])
+    project(repository, NAME, uri, tmp_path)
+    assert contents(uri)[NAME]["metrics"] == early[NAME]["metrics"]
+    assert [value for _, _, value in early[NAME]["metrics"]["best_mrr"]] == [0.06, 0.04]
 
 
 def test_projecting_twice_is_projecting_once(

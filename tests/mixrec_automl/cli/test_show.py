@@ -92,8 +92,8 @@ def test_searches_come_newest_first() -> None:
     assert [entry["name"] for entry in listed] == ["demo", "old"]
     assert listed[0] | {"created_at": "", "updated_at": ""} == {
         "name": "demo", "state": "RUNNING", "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
-        "trials_failed": 1, "trials_pruned": 0, "best_trial": 1, "best_mrr": 0.0523, "best_architecture": "010-111",
-        "created_at": "", "updated_at": "", "error": None, "controller": "ada@test",
+        "trials_failed": 1, "trials_pruned": 0, "best_trial": 1, "best_mrr": 0.0523, "best_mean_mrr": 0.0523,
+        "best_architecture": "010-111", "created_at": "", "updated_at": "", "error": None, "controller": "ada@test",
     }  # fmt: skip
     text = run("searches").stdout
     assert text.index("demo") < text.index("old")
@@ -152,6 +152,29 @@ def test_pruned_trials_are_counted_apart(repository: Repository) -> None:
     shown = json.loads(run("show", "demo", "--json").stdout)
     assert [shown[f"trials_{what}"] for what in ("ended", "failed", "pruned")] == [4, 1, 1]
     assert shown["trials"][4]["state"] == "PRUNED"
+
+
+def test_the_best_design_is_that_with_the_best_mean(repository: Repository) -> None:
+    """Trial 4 has the highest MRR of all, trial 5 of the same design brings it below trial 1."""
+    writer = writer_of(repository, "demo", who="ada")
+    writer.add_trials(4, Architecture.parse("001-001"), [7, 8], Origin.SOBOL, 0.5)
+    told = {}
+    for number, mrr in ((4, 0.06), (5, 0.04)):
+        writer.start_trial(number, 1)
+        writer.complete_trial(number, 1, mrr, 0.003)
+        shown = json.loads(run("show", "demo", "--json").stdout)
+        told[number] = (shown["best_trial"], shown["best_mean_mrr"])
+    assert told == {4: (1, 0.0523), 5: (1, 0.0523)}
+    writer.add_trials(6, Architecture.parse("001-000"), [7, 8], Origin.SOBOL, 0.5)
+    for number, mrr in ((6, 0.054), (7, 0.056)):
+        writer.start_trial(number, 1)
+        writer.complete_trial(number, 1, mrr, 0.003)
+    shown = json.loads(run("show", "demo", "--json").stdout)
+    assert (shown["best_trial"], shown["best_mrr"]) == (7, 0.056)
+    assert shown["best_mean_mrr"] == pytest.approx(0.055)
+    assert "best so far: trial 7, MRR 0.0560 (standard error 0.0030), mean of 2 replicates 0.0550" in " ".join(
+        run("show", "demo").stdout.split()
+    )
 
 
 def test_a_running_search_is_not_offered_for_promotion(repository: Repository) -> None:

@@ -1,0 +1,57 @@
+"""What the values of the database say about each other."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mixrec_automl.store.records import Trial, TrialState, best_trial, by_design, scores
+from tests.mixrec_automl.search.trials import trial
+
+QUEUED, RUNNING, FAILED, PRUNED = TrialState.QUEUED, TrialState.RUNNING, TrialState.FAILED, TrialState.PRUNED
+
+
+def test_designs_and_replicates_come_by_number_in_whatever_order_they_are_given() -> None:
+    trials = [trial(0, "000"), trial(1, "111"), trial(2, "000"), trial(3, "010"), trial(4, "111")]
+    designs = by_design(random.Random(0).sample(trials, 5))
+    assert [[each.number for each in replicates] for replicates in designs.values()] == [[0, 2], [1, 4], [3]]
+    assert list(designs) == [trials[number].architecture for number in (0, 1, 3)]
+
+
+def test_only_completed_trials_have_scores() -> None:
+    trials = [trial(0, "000", mrr=0.03), trial(1, "000", mrr=0.02, state=RUNNING), trial(2, "000", state=PRUNED)]
+    assert scores(trials) == [0.03]
+
+
+@pytest.mark.parametrize(
+    ("trials", "best"),
+    [
+        ([], None),
+        ([trial(0, "000", state=FAILED), trial(1, "001", state=PRUNED), trial(2, "010", state=RUNNING)], None),
+        ([trial(0, "000", mrr=0.03), trial(1, "001", mrr=0.05), trial(2, "010", mrr=0.05)], 1),
+        # The highest score of all is the lucky one of two.
+        (
+            [
+                trial(0, "000", mrr=0.06),
+                trial(1, "000", mrr=0.02),
+                trial(2, "111", mrr=0.05),
+                trial(3, "111", mrr=0.04),
+            ],
+            2,
+        ),
+        ([trial(0, "000", mrr=0.04), trial(1, "000", mrr=0.05), trial(2, "000", mrr=0.05)], 1),
+        # Designs of equal mean: the earlier one.
+        ([trial(0, "000", mrr=0.5), trial(1, "111", mrr=0.75), trial(2, "111", mrr=0.25)], 0),
+        # Replicates that failed or were pruned take nothing away.
+        ([trial(0, "000", mrr=0.03), trial(1, "111", mrr=0.04), trial(2, "111", state=FAILED)], 1),
+        ([trial(0, "000", mrr=0.03), trial(1, "111", mrr=0.04), trial(2, "111", state=PRUNED)], 1),
+        # One is yet to end, so the mean may still fall.
+        ([trial(0, "000", mrr=0.03), trial(1, "111", mrr=0.04), trial(2, "111", state=QUEUED)], 0),
+        ([trial(0, "000", state=FAILED), trial(1, "111", mrr=0.04), trial(2, "111", state=RUNNING)], 1),
+    ],
+)
+def test_the_best_trial_is_the_best_replicate_of_the_best_design(trials: list[Trial], best: int | None) -> None:
+    for given in (trials, trials[::-1]):
+        found = best_trial(given)
+        assert (None if found is None else found.number) == best
