@@ -1,6 +1,7 @@
 """Ax as a pure function of the recorded trials: all-serial design, then Sobol, then probabilistic reparameterization.
 
 At each call the Ax experiment is rebuilt from the trials, so that no second state needs reconciling after a restart.
+What counts is designs, not trials: replicates of a design are one trial to Ax, whatever their number.
 This is the only file that imports Ax; importing it takes seconds.
 """
 
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -39,13 +42,13 @@ from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_design
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.search.surrogate import BitSurrogate, predict
-from mixrec_automl.store.records import Origin, Trial, TrialState
+from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
 from search_spaces.architecture import Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
 
 METRIC = "mrr"
 LEAST_COMPLETED = 2
-"""Two outcomes have a spread; below that there is nothing to fit, whatever the number of trials."""
+"""Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
 for handler in logging.getLogger("ax").handlers:
     handler.setLevel(logging.WARNING)
@@ -86,7 +89,7 @@ class AxProposer:
 
     space: DamoeSpace
     initial_trials: int = 5
-    """The all-serial design and quasi-random ones before the surrogate takes over (ruling 11)."""
+    """Designs, in any state, before the surrogate takes over: the all-serial one and quasi-random ones (ruling 11)."""
     ascent: Ascent = field(default_factory=Ascent)
 
     def __post_init__(self) -> None:
@@ -96,23 +99,26 @@ class AxProposer:
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
         began = time.perf_counter()
-        for trial in trials:
-            self.space.check(trial.architecture)
-        seen = {trial.architecture for trial in trials}
+        seen = by_design(trials)
+        for design in seen:
+            self.space.check(design)
         if len(seen) >= self.space.size:
             raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
         if self.space.fixed_design not in seen:
             architecture, origin = self.space.fixed_design, Origin.FIXED
         else:
-            architecture, origin = self._generate(trials, seen, seed)
+            with _one_thread():
+                architecture, origin = self._generate(trials, seen, seed)
         if architecture in seen:
             raise AssertionError(f"{architecture} was proposed twice")
         return Proposal(architecture, origin, time.perf_counter() - began)
 
-    def _generate(self, trials: Sequence[Trial], seen: set[Architecture], seed: int) -> tuple[Architecture, Origin]:
+    def _generate(
+        self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
+    ) -> tuple[Architecture, Origin]:
         experiment = replay(self.space, trials, training_seed_variance(trials))
-        position = sum(trial.origin is Origin.SOBOL for trial in trials)
-        own_seed = int(np.random.SeedSequence([seed, len(trials)]).generate_state(1)[0])
+        position = sum(replicates[0].origin is Origin.SOBOL for replicates in seen.values())
+        own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
         options = {
             "seen": torch.tensor(as_bit_rows(sorted(seen, key=str)), dtype=torch.float64),
             "ascent": self.ascent,
@@ -166,8 +172,30 @@ def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any
     return GenerationStrategy(name="Sobol, then PR", nodes=[quasi_random, optimised])
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are rounded otherwise where threads share them, and a proposal must not depend on the machine's load."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def replay(space: DamoeSpace, trials: Sequence[Trial], noise_variance: float) -> Experiment:
-    """The Ax experiment that the recorded trials amount to; QUEUED and RUNNING ones are pending in it."""
+    """The Ax experiment that the recorded trials amount to: one trial a design, in the order of their numbers.
+
+    - One replicate or more completed: completed, with the mean of their MRR and its standard error. It is not pending
+      as well where others are QUEUED or RUNNING: the acquisition integrates over the values of observed and pending
+      designs alike, so that a design in both would be counted twice, and those others will only tell its value better.
+    - Else one QUEUED or RUNNING: pending.
+    - Else, all having FAILED or been PRUNED: failed. To Ax, an abandoned trial would be pending for ever, and one
+      stopped early would have data.
+
+    Args:
+        noise_variance: of one outcome, between training seeds.
+    """
     names = [f"bit_{position:03d}" for position in range(space.num_bits)]
     metric = Metric(METRIC, lower_is_better=False)
     experiment = Experiment(
@@ -180,20 +208,19 @@ def replay(space: DamoeSpace, trials: Sequence[Trial], noise_variance: float) ->
     )
     rows = []
     for trial in trials:
-        arm = Arm(parameters=dict(zip(names, trial.architecture.bits, strict=True)))
+        if trial.state is TrialState.COMPLETED and trial.mrr is None:
+            raise ValueError(f"trial {trial.number} is COMPLETED but has no validation MRR")
+    for design, replicates in by_design(trials).items():
+        arm = Arm(parameters=dict(zip(names, design.bits, strict=True)))
         replayed = experiment.new_trial().add_arm(arm)
         replayed.mark_running(no_runner_required=True)
-        if trial.state is TrialState.FAILED:
-            replayed.mark_failed()
-        elif trial.state is TrialState.COMPLETED:
-            if trial.mrr is None:
-                raise ValueError(f"trial {trial.number} is COMPLETED but has no validation MRR")
-            rows.append(
-                DataRow(
-                    replayed.index, replayed.arm.name, METRIC, metric.signature, mean=trial.mrr, se=noise_variance**0.5
-                )
-            )
+        outcomes = scores(replicates)
+        if outcomes:
+            mean, error = fmean(outcomes), (noise_variance / len(outcomes)) ** 0.5
+            rows.append(DataRow(replayed.index, replayed.arm.name, METRIC, metric.signature, mean=mean, se=error))
             replayed.mark_completed()
+        elif all(trial.state.is_final for trial in replicates):
+            replayed.mark_failed()
     if rows:
         experiment.attach_data(Data(data_rows=rows))
     return experiment

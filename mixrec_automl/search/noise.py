@@ -11,11 +11,10 @@ times cheaper to fit. A level too high is worse than one too low: it smooths dif
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from mixrec_automl.store.records import Trial, TrialState
+from mixrec_automl.store.records import Trial, by_design, scores
 
 RELATIVE_DEVIATION = 0.015
 """Standard deviation between seeds over MRR: the geometric middle of what was measured, relative for other data."""
@@ -30,14 +29,11 @@ def training_seed_variance(trials: Sequence[Trial]) -> float:
     Replicates (completed trials of one design) are pooled with the default of `RELATIVE_DEVIATION` times the median
     MRR: the posterior mean scale of a variance under a scaled inverse chi-squared prior.
     """
-    replicates: dict[tuple[int, ...], list[float]] = defaultdict(list)
-    for trial in trials:
-        if trial.state is TrialState.COMPLETED and trial.mrr is not None:
-            replicates[trial.architecture.bits].append(trial.mrr)
-    scores = [score for group in replicates.values() for score in group]
-    default = RELATIVE_DEVIATION * abs(median(scores)) if scores else 0.0
+    groups = [group for replicates in by_design(trials).values() if (group := scores(replicates))]
+    everything = [score for group in groups for score in group]
+    default = RELATIVE_DEVIATION * abs(median(everything)) if everything else 0.0
     total, weight = PRIOR_WEIGHT * default**2, float(PRIOR_WEIGHT)
-    for group in replicates.values():
+    for group in groups:
         centre = fmean(group)
         total += sum((score - centre) ** 2 for score in group)
         weight += len(group) - 1

@@ -31,7 +31,7 @@ class Proposer(Protocol):
         """The next design, distinct from those of all `trials`.
 
         Args:
-            trials: all trials of the search, in any state; those QUEUED and RUNNING count as pending.
+            trials: all trials of the search, in any state and order; those QUEUED and RUNNING count as pending.
             seed: of the search, the same at each call.
 
         Raises:

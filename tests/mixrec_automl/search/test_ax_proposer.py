@@ -7,20 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from mixrec_automl.search.ax_proposer import METRIC, AxProposer, replay
+from mixrec_automl.search.ax_proposer import AxProposer, replay
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposer, SpaceExhausted
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
-from tests.mixrec_automl.search.trials import trial
+from tests.mixrec_automl.search.trials import PAPER, SMALL, trial
 
 # Ax 1.3 uses calls that pandas 3.1 has begun to deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
-
-SMALL = DamoeSpace(backbone_layers=3)
-PAPER = DamoeSpace(backbone_layers=12)
-"""OPT-125M at r = 1: 36 bits, beyond the exact expectation."""
 
 Score = Callable[[Architecture], float]
 
@@ -142,16 +138,6 @@ def test_many_slots_get_distinct_designs_before_anything_has_finished() -> None:
         trials.append(trial(number, proposal.architecture, state=TrialState.RUNNING, origin=proposal.origin))
     assert len({each.architecture for each in trials}) == 9
     assert {each.origin for each in trials[1:]} == {Origin.SOBOL}
-
-
-def test_replicates_reach_the_surrogate_as_rows_of_their_own(finished: list[Trial]) -> None:
-    again = [replace(each, number=12 + n, seed=1, mrr=(each.mrr or 0) + 0.001) for n, each in enumerate(finished[:3])]
-    frame = replay(SMALL, [*finished, *again], 4e-6).lookup_data().df
-    assert len(frame) == 15
-    assert (frame["sem"] == 2e-3).all()
-    assert set(frame["metric_name"]) == {METRIC}
-    proposal = AxProposer(SMALL).propose([*finished, *again], seed=7)
-    assert proposal.architecture not in {each.architecture for each in finished}
 
 
 def test_a_space_of_eight_designs_is_exhausted_after_eight() -> None:
