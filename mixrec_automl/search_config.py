@@ -32,7 +32,7 @@ class BudgetConfig:
     trials: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Designs to train; the paper runs 30."""
     initial_trials: PositiveInt = 5
-    """Of these, the first that ask no surrogate: the all-serial design, then quasi-random ones (ruling 11)."""
+    """The first designs, which ask no surrogate: the all-serial one, then quasi-random ones (ruling 11)."""
     user_share: Share = 1.0
     """b: share of the users that forms Data_BO, drawn once per search."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
