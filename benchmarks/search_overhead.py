@@ -103,9 +103,7 @@ def main(folder: Path) -> None:
     print(f"busy                        {len(trials) * SECONDS:8.1f} s  {100 * len(trials) * SECONDS / had:6.2f} %")
     print(f"longest gap                 {max(gaps):8.2f} s")
     print(f"a proposal: mean, longest   {sum(proposing) / len(proposing):8.2f} s, {max(proposing):.2f} s")
-    print(
-        f"this run: wall, start included {wall:5.0f} s; CPU of this process {used:.0f} s, {100 * used / wall:.1f} % of a core"
-    )
+    print(f"this run, start included    {wall:8.1f} s; CPU of this process {used:.1f} s, {used / wall:.1%} of a core")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixrec_automl.cluster.executor import EpochEnded, Executor
+from mixrec_automl.cluster.executor import Executor, TrialEnded
 from mixrec_automl.cluster.ray_session import ray_session
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
@@ -37,7 +37,7 @@ def seconds_of_trials(executor: Executor, trials: int, folder: Path) -> list[flo
     for number in range(trials):
         began = time.perf_counter()
         executor.submit(TrialTask(number, 1, Architecture.parse("000-000"), 0, folder / str(number)))
-        while (event := executor.next_event(1.0)) is None or isinstance(event, EpochEnded):
+        while not isinstance(executor.next_event(1.0), TrialEnded):
             pass
         taken.append(time.perf_counter() - began)
     return taken

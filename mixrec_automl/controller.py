@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from mixrec_automl.cluster.executor import (
     EpochEnded,
     Event,
@@ -207,11 +205,7 @@ class _Loop:
         if self._waiting or (self._slots == 1 and self._running):
             return
         self._listener.proposing()
-        self._proposal = _in_thread(partial(self._propose, self._trials.all()))
-
-    def _propose(self, trials: tuple[Trial, ...]) -> Proposal:
-        torch.set_num_threads(1)  # of this thread only: the cores belong to the trials
-        return self._parts.proposer.propose(trials, seed=self._budget.seed)
+        self._proposal = _in_thread(partial(self._parts.proposer.propose, self._trials.all(), seed=self._budget.seed))
 
     def _take_proposal(self) -> None:
         """Record the design of a proposal that has come, once for each of its training seeds."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
 from mixrec_automl import paths
-from mixrec_automl.cluster.ray_session import check_resources, ray_session
+from mixrec_automl.cluster.ray_session import check_one_machine, check_resources, ray_session
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
@@ -49,16 +51,19 @@ def launch(
         The search as recorded in the end.
 
     Raises:
-        UserError: the machines have too little room, `record` refuses, another process runs the search or takes it
+        UserError: the machines have too little room or cannot be served by the database, checkpoints cannot be
+            written, `record` refuses, another process runs the search or takes it
             over, or the database is away when the search is to end.
         KeyboardInterrupt: a second signal came.
     """
     folder = paths.runs_folder() / name
     with ray_session(), stop_on_signals() as stop:
         check_resources(config.cluster)
+        if repository.serves_one_machine:
+            check_one_machine("SQLite serves one machine alone: name a PostgreSQL database in MIXREC_DATABASE_URL")
+        _check_writable(folder)
         record()
         writer = acquire(repository, name, waiting=partial(tell_of_holder, console))
-        folder.mkdir(parents=True, exist_ok=True)
         known, seen = repository.trials(name), repository.observations(name)
         view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow")
@@ -79,3 +84,13 @@ def launch(
             is_urgent = stop.is_set() or projector.is_stuck
             if not projector.close(TRACKING_SECONDS_IN_A_HURRY if is_urgent else TRACKING_SECONDS):
                 console.print("MLflow does not show all of it yet: mixrec-automl ui catches up", highlight=False)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make `folder` and write into it. Raises UserError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"checkpoints cannot be written to {folder}: {error.strerror}; MIXREC_HOME moves it") from error

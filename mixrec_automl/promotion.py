@@ -16,7 +16,15 @@ from pathlib import Path
 from threading import Event
 
 from mixrec_automl import paths
-from mixrec_automl.cluster.executor import EpochEnded, Executor, ExecutorDied, TrialCompleted, TrialFailed, TrialLost
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Executor,
+    ExecutorDied,
+    TrialCompleted,
+    TrialFailed,
+    TrialLost,
+    TrialStopped,
+)
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
@@ -128,7 +136,7 @@ def _follow(executor: Executor, task: TrialTask, on_epoch: Callable[[EpochEnded]
                 raise PromotionError(event.reason)
             task = replace(task, attempt=task.attempt + 1)
             executor.submit(task)
-        elif event is not None:
+        elif isinstance(event, TrialCompleted | TrialStopped):
             return isinstance(event, TrialCompleted)
         if stop.is_set():
             if stopped_at is None:

@@ -44,8 +44,9 @@ class BudgetConfig:
     max_attempts: PositiveInt = 3
     """A trial whose worker dies or hangs is tried again, from its last checkpoint, until it was lost this often."""
     hang_seconds: Annotated[float, Field(gt=0)] | None = None
-    """A trial that reports no epoch for this long is taken to hang: it is killed and tried again. When absent, ten
-    times the longest epoch of the search so far, ten minutes at least, and six hours before its first epoch."""
+    """A trial that a worker has begun and that reports no epoch for this long is taken to hang: it is killed and tried
+    again. The first epoch includes loading data and backbone. When absent, ten times the longest epoch of the search
+    so far, ten minutes at least, and six hours before its first epoch."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,6 +10,14 @@ from mixrec_automl.cluster.training import TrialTask
 
 
 @dataclass(frozen=True)
+class TrialBegan:
+    """A worker has taken the attempt; until then it waited for one. The first event of an attempt."""
+
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True)
 class EpochEnded:
     """An epoch of an attempt has ended; the trial goes on."""
 
@@ -61,7 +69,7 @@ class TrialLost:
 
 
 TrialEnded = TrialCompleted | TrialFailed | TrialStopped | TrialLost
-Event = EpochEnded | TrialEnded
+Event = TrialBegan | EpochEnded | TrialEnded
 
 
 class ExecutorDied(RuntimeError):  # noqa: N818 - an end, as SpaceExhausted
@@ -77,7 +85,7 @@ class Executor(Protocol):
     def next_event(self, timeout: float) -> Event | None:
         """The oldest event not yet taken, waiting up to `timeout` seconds for one; None where none came.
 
-        The events of a trial come in order and exactly one `TrialEnded` ends them.
+        The events of a trial come in order and exactly one `TrialEnded` ends them; one that never began has no other.
         """
 
     def cancel(self, number: int, attempt: int) -> None:

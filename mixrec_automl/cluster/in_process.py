@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from mixrec_automl.cluster.attempt import run_attempt
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialLost, TrialStopped
+from mixrec_automl.cluster.executor import EpochEnded, Event, TrialBegan, TrialLost, TrialStopped
 from mixrec_automl.cluster.training import Training, TrialTask
 
 
@@ -65,6 +65,7 @@ class InProcessExecutor:
                 self._events.put(EpochEnded(trial.number, trial.attempt, epoch, dict(metrics)))
             return not self._stopping.is_set()
 
+        self._events.put(TrialBegan(trial.number, trial.attempt))
         ended = run_attempt(self._training, trial, on_epoch)
         with self._lock:
             if self._threads.pop(key, None) is not None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, Executor, ExecutorDied, TrialLost
+from mixrec_automl.cluster.executor import EpochEnded, Event, Executor, ExecutorDied, TrialBegan, TrialLost
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 
@@ -32,7 +32,7 @@ class LastingExecutor:
 
     def submit(self, trial: TrialTask) -> None:
         self._running[trial.number] = trial.attempt
-        self._watchdog.started(trial.number, trial.attempt)
+        self._watchdog.submitted(trial.number, trial.attempt)
         with self._replacing():
             self._executor.submit(trial)
 
@@ -46,12 +46,8 @@ class LastingExecutor:
                 self._deaths = 0 if event is not None else self._deaths
         if event is None:  # nothing waits to be read, so whoever has not reported hangs
             self._end_hanging()
-        elif isinstance(event, EpochEnded):
-            if self._running.get(event.number) == event.attempt:
-                self._watchdog.epoch_ended(event.number)
         elif self._running.get(event.number) == event.attempt:
-            del self._running[event.number]
-            self._watchdog.ended(event.number)
+            self._watch(event)
         return event
 
     def cancel(self, number: int, attempt: int) -> None:
@@ -65,6 +61,15 @@ class LastingExecutor:
 
     def close(self) -> None:
         self._executor.close()
+
+    def _watch(self, event: Event) -> None:
+        if isinstance(event, TrialBegan):
+            self._watchdog.began(event.number)
+        elif isinstance(event, EpochEnded):
+            self._watchdog.epoch_ended(event.number)
+        else:
+            del self._running[event.number]
+            self._watchdog.ended(event.number)
 
     def _end_hanging(self) -> None:
         for number, attempt in self._watchdog.hanging():

@@ -11,7 +11,15 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialEnded, TrialFailed, TrialLost, TrialStopped
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    TrialBegan,
+    TrialEnded,
+    TrialFailed,
+    TrialLost,
+    TrialStopped,
+)
 from mixrec_automl.cluster.training import TrialTask
 
 LOST_CONNECTION = ("closed by peer", "reset by peer", "gloo", "nccl", "distnetworkerror", "distbackenderror")
@@ -129,8 +137,10 @@ class Mailbox:
     def begin(self, group: str) -> None:
         """The first worker of `group` has heard of its trial."""
         with self._changed:
-            if group in self._groups:
-                self._groups[group].has_begun = True
+            mine = self._groups.get(group)
+            if mine is not None and mine.holds is not None:
+                mine.has_begun = True
+                self._events.put(TrialBegan(mine.holds.number, mine.holds.attempt))
 
     def post(self, group: str, event: Event) -> bool:
         """An event of the trial that `group` holds. Answers whether to go on; one of another trial is dropped."""

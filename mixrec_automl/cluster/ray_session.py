@@ -51,6 +51,13 @@ def ray_session() -> Iterator[None]:
             ray.shutdown()
 
 
+def check_one_machine(reason: str) -> None:
+    """Refuse a cluster of several nodes. Raises UserError, which gives `reason`."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1:
+        raise UserError(f"this Ray cluster has {nodes} nodes, but {reason}")
+
+
 def check_resources(cluster: ClusterConfig) -> None:
     """Refuse what would wait for ever.
 

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray import PlacementGroupID
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from mixrec_automl.cluster.executor import Event, ExecutorDied
+from mixrec_automl.cluster.reservations import all_of_this_job, give_back
 from mixrec_automl.cluster.slot_runner import SlotRunner
 from mixrec_automl.cluster.training import Training, TrialTask
 from mixrec_automl.search_config import ClusterConfig
@@ -42,10 +41,15 @@ class SlotExecutor:
         training: what a worker runs.
         cluster: slots, processes of a trial, and cores and GPUs of each.
         folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
+
+    Raises:
+        ExecutorDied: Ray itself is gone.
     """
 
     def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
-        _free_reservations()
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise ExecutorDied("no machine of the Ray cluster is there any more")
+        give_back(all_of_this_job())
         waiting = cluster.slots * cluster.workers_per_trial
         runner = ray.remote(num_cpus=0, max_concurrency=2 * waiting + CALLS_AT_ONCE)(SlotRunner)
         self._runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}).remote(training, cluster, folder)
@@ -73,18 +77,7 @@ class SlotExecutor:
     def close(self) -> None:
         # All processes of the trials belong to the runner and die with it.
         ray.kill(self._runner)
-        _free_reservations()
-
-
-def _free_reservations() -> None:
-    """Give back the cores and GPUs of groups that were killed.
-
-    Ray Train leaves that to a process that asks Ray's dashboard, which an embedded Ray does not have.
-    """
-    job = ray.get_runtime_context().get_job_id()
-    for name, found in placement_group_table().items():
-        if name.endswith(job) and found["state"] != "REMOVED":  # the ID of a job ends those of its reservations
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        give_back(all_of_this_job())
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixrec_automl.cluster.executor import Event, TrialEnded
 from mixrec_automl.cluster.mailbox import Mailbox, WorkerProcess
+from mixrec_automl.cluster.reservations import all_of_this_job, give_back
 from mixrec_automl.cluster.slot_worker import SlotJob, WorkerError, work
 from mixrec_automl.cluster.training import Training, TrialTask
 from mixrec_automl.search_config import ClusterConfig
@@ -30,6 +31,7 @@ from mixrec_automl.search_config import ClusterConfig
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds before another group is tried where one did not come up; each wait is twice the one before."""
+OUT_OF_MEMORY = "low on memory"
 MOST_FAILED_STARTS = 3
 """In a row, in one slot; machines that are away do not count, for they may come back."""
 
@@ -40,6 +42,7 @@ class SlotRunner:
     def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
         self._mailbox = Mailbox()
+        self._reservations = _Reservations()
         self._trouble: str | None = None
         self._me = ray.get_runtime_context().current_actor
         for slot in range(cluster.slots):
@@ -66,7 +69,8 @@ class SlotRunner:
     def get_training(self) -> Training:
         return self._training
 
-    def join(self, group: str, worker: WorkerProcess) -> None:
+    def join(self, group: str, worker: WorkerProcess, reservation: str) -> None:
+        self._reservations.joined(group, reservation)
         self._mailbox.join(group, worker)
 
     def next_trial(self, group: str, rank: int, position: int) -> TrialTask | None:
@@ -89,10 +93,12 @@ class SlotRunner:
         while not self._mailbox.is_stopping:
             group = f"slot-{slot}-{secrets.token_hex(4)}"
             reason, has_died, may_come_back = "", False, False
+            self._reservations.coming_up(group)
             try:
                 self._trainer(group).fit()
             except Exception as error:
                 reason, has_died, may_come_back = _explain(error), _has_died(error), _is_waiting_for_machines(error)
+            self._reservations.ended(group)
             if self._mailbox.group_ended(group, reason or "its workers left", has_died=has_died):
                 wait, failed_starts = FIRST_WAIT, 0
                 continue
@@ -126,14 +132,50 @@ class SlotRunner:
         )
 
 
+class _Reservations:
+    """Gives back what a group reserved and left: its own where it came up, and else what is nobody's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: dict[str, str | None] = {}
+        """Of each group; None: not known yet"""
+        self._is_some_lost = False
+
+    def coming_up(self, group: str) -> None:
+        with self._lock:
+            if self._is_some_lost and None not in self._of.values():
+                give_back(all_of_this_job() - set(self._of.values()))
+                self._is_some_lost = False
+            self._of[group] = None
+
+    def joined(self, group: str, reservation: str) -> None:
+        with self._lock:
+            self._of[group] = reservation
+
+    def ended(self, group: str) -> None:
+        with self._lock:
+            reservation = self._of.pop(group)
+            if reservation is None:
+                self._is_some_lost = True
+            else:
+                give_back({reservation} & all_of_this_job())
+
+
 def _explain(error: Exception) -> str:
     """The traceback of each worker that raised, or how it died."""
     if not isinstance(error, WorkerGroupError):
         return str(error)
     failures = sorted(error.worker_failures.items())
     if len(failures) == 1:
-        return str(failures[0][1])
-    return "\n".join(f"worker {rank}: {failure}" for rank, failure in failures)
+        return _in_short(str(failures[0][1]))
+    return "\n".join(f"worker {rank}: {_in_short(str(failure))}" for rank, failure in failures)
+
+
+def _in_short(failure: str) -> str:
+    """With a last line, which tables show, that says what Ray says in a paragraph of advice."""
+    if OUT_OF_MEMORY in failure.lower():
+        return f"{failure}\nRay ended its worker because the machine ran out of memory"
+    return failure
 
 
 def _has_died(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import ray
 import ray.train
 import torch
 
+from mixrec_automl.cluster import reservations
 from mixrec_automl.cluster.attempt import run_attempt
 from mixrec_automl.cluster.executor import EpochEnded, TrialFailed, TrialLost
 from mixrec_automl.cluster.mailbox import WorkerProcess
@@ -46,7 +47,7 @@ def work(config: dict[str, Any]) -> None:
     # Not part of the job: Ray Train never gives back what it reserved for workers that cannot read theirs.
     training: Training = ray.get(runner.get_training.remote())
     process = WorkerProcess(ray.get_runtime_context().get_node_id(), os.getpid())
-    ray.get(runner.join.remote(job.group, process))
+    ray.get(runner.join.remote(job.group, process, reservations.mine()))
     for position in range(job.trials):
         trial: TrialTask | None = ray.get(runner.next_trial.remote(job.group, rank, position))
         if trial is None:

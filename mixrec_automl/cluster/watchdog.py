@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FIRST_SECONDS = 6 * 3600.0
-"""Before any epoch has ended nobody knows how long one takes."""
+"""Before any epoch has ended nobody knows how long one takes; nor how long a worker takes to come up."""
 LEAST_SECONDS = 600.0
 TIMES_LONGEST = 10
 CANCEL_SECONDS = 60.0
@@ -18,6 +18,7 @@ CANCEL_SECONDS = 60.0
 class _Watched:
     attempt: int
     heard: float
+    has_begun: bool = False
     is_cancelled: bool = False
 
 
@@ -37,13 +38,18 @@ class Watchdog:
 
     @property
     def limit(self) -> float:
-        """Seconds without a report that are still allowed."""
+        """Seconds without a report that are still allowed to an attempt that a worker has begun."""
         if self._seconds is not None:
             return self._seconds
         return FIRST_SECONDS if self._longest is None else max(LEAST_SECONDS, TIMES_LONGEST * self._longest)
 
-    def started(self, number: int, attempt: int) -> None:
+    def submitted(self, number: int, attempt: int) -> None:
+        """From now on it waits for a worker."""
         self._watched[number] = _Watched(attempt, self._clock())
+
+    def began(self, number: int) -> None:
+        """A worker has taken it."""
+        self._watched[number].has_begun, self._watched[number].heard = True, self._clock()
 
     def epoch_ended(self, number: int) -> None:
         watched, now = self._watched[number], self._clock()
@@ -57,7 +63,8 @@ class Watchdog:
         """(number, attempt) of what is to be killed now; each is told once."""
         now, found = self._clock(), []
         for number, watched in self._watched.items():
-            if not watched.is_cancelled and now - watched.heard > self.limit:
+            limit = self.limit if watched.has_begun else FIRST_SECONDS
+            if not watched.is_cancelled and now - watched.heard > limit:
                 watched.is_cancelled, watched.heard = True, now
                 found.append((number, watched.attempt))
         return found

@@ -39,6 +39,11 @@ class Repository:
     def close(self) -> None:
         self._transactions.close()
 
+    @property
+    def serves_one_machine(self) -> bool:
+        """Whether the database is a file, which processes of other machines cannot share."""
+        return self._transactions.is_sqlite
+
     # Searches
 
     def create_search(

@@ -35,6 +35,10 @@ class Transactions:
         with _telling_outages(), Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @property
+    def is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
+
     def close(self) -> None:
         self._engine.dispose()
 

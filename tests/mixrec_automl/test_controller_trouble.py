@@ -15,7 +15,7 @@ from sqlalchemy import event
 
 from mixrec_automl import controller, patience, storage_trouble
 from mixrec_automl.cluster import lasting_executor
-from mixrec_automl.cluster.executor import Event, ExecutorDied, TrialLost
+from mixrec_automl.cluster.executor import Event, ExecutorDied, TrialBegan, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
@@ -135,6 +135,8 @@ class Hanging(InProcessExecutor):
     def submit(self, trial: TrialTask) -> None:
         if trial.attempt > 1 or trial.number % 2:
             super().submit(trial)
+        else:
+            self._events.put(TrialBegan(trial.number, trial.attempt))
 
     def cancel(self, number: int, attempt: int) -> None:
         self.cancelled.append((number, attempt))

@@ -15,7 +15,9 @@ from mixrec_automl.cluster.executor import (
     Event,
     Executor,
     ExecutorDied,
+    TrialBegan,
     TrialCompleted,
+    TrialEnded,
     TrialFailed,
     TrialLost,
     TrialStopped,
@@ -72,7 +74,7 @@ def take(executor: Executor, trials: int, on_event: Callable[[Event], None] = la
     """All events until `trials` trials have ended."""
     events: list[Event] = []
     deadline = time.monotonic() + SECONDS
-    while sum(not isinstance(event, EpochEnded) for event in events) < trials:
+    while sum(isinstance(event, TrialEnded) for event in events) < trials:
         assert time.monotonic() < deadline, f"nothing more came after {events}"
         event = executor.next_event(0.2)
         if event is not None:
@@ -98,14 +100,15 @@ def test_trials_side_by_side_and_one_after_another(make: Make, tmp_path: Path) -
             executor.submit(next(waiting))
 
         def submit_next(event: Event) -> None:
-            following = None if isinstance(event, EpochEnded) else next(waiting, None)
+            following = next(waiting, None) if isinstance(event, TrialEnded) else None
             if following is not None:
                 executor.submit(following)
 
         events = take(executor, len(tasks), submit_next)
         assert executor.next_event(0.3) is None
     for trial in (tasks[0], tasks[3], tasks[4]):
-        first, second, ended = of(events, trial.number)
+        began, first, second, ended = of(events, trial.number)
+        assert began == TrialBegan(trial.number, 1)
         mrr = true_mrr(trial.architecture)
         assert first == EpochEnded(trial.number, 1, 1, {"validation_mrr": mrr / 2})
         assert second == EpochEnded(trial.number, 1, 2, {"validation_mrr": mrr})
@@ -133,7 +136,7 @@ def test_a_stop_ends_what_runs_and_what_waits_and_the_next_attempt_goes_on(make:
         events = take(executor, SLOTS, stop_once)
         executor.submit(task(9, tmp_path))
         assert take(executor, 1) == [TrialStopped(9, 1)], "after a stop nothing begins"
-    ended = [event for event in events if not isinstance(event, EpochEnded)]
+    ended = [event for event in events if isinstance(event, TrialEnded)]
     assert sorted(ended, key=lambda event: event.number) == [TrialStopped(number, 1) for number in range(SLOTS)]
     reached = max(event.epoch for event in of(events, 0) if isinstance(event, EpochEnded))
     assert reached < 40
@@ -168,9 +171,9 @@ def take_first(executor: Executor) -> EpochEnded:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         event = executor.next_event(0.2)
-        if event is not None:
-            assert isinstance(event, EpochEnded), event
+        if isinstance(event, EpochEnded):
             return event
+        assert event is None or isinstance(event, TrialBegan), event
     raise AssertionError("nothing came")
 
 
@@ -199,7 +202,7 @@ def test_whatever_hangs_can_be_ended(make: Make, tmp_path: Path) -> None:
         for number, what in enumerate(hangs):
             executor.submit(order(task(number, tmp_path), what))
         events = take(executor, len(hangs), give_up)
-        assert all(isinstance(event, EpochEnded | TrialLost) for event in events)
+        assert all(isinstance(event, TrialBegan | EpochEnded | TrialLost) for event in events)
 
 
 @pytest.mark.parametrize("make", [PROCESSES[1]], indirect=True)

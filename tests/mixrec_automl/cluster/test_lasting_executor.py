@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, ExecutorDied, TrialCompleted, TrialLost
+from mixrec_automl.cluster.executor import EpochEnded, Event, ExecutorDied, TrialBegan, TrialCompleted, TrialLost
 from mixrec_automl.cluster.lasting_executor import MOST_DEATHS, LastingExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import CANCEL_SECONDS, FIRST_SECONDS, LEAST_SECONDS, Watchdog
@@ -60,6 +60,12 @@ class World:
         self.made.append(Scripted())
         return self.made[-1]
 
+    def begin(self, trial: TrialTask) -> None:
+        """Submit `trial`, which a worker takes at once."""
+        self.lasting.submit(trial)
+        self.made[-1].events.append(TrialBegan(trial.number, trial.attempt))
+        assert self.lasting.next_event(0) == TrialBegan(trial.number, trial.attempt)
+
     def after(self, seconds: float) -> Event | None:
         self.clock.now += seconds
         return self.lasting.next_event(0)
@@ -72,8 +78,8 @@ def epoch(number: int, attempt: int = 1) -> EpochEnded:
 def test_what_reports_nothing_for_too_long_is_cancelled_once(tmp_path: Path) -> None:
     world = World(10.0)
     (inner,) = world.made
-    world.lasting.submit(task(0, tmp_path))
-    world.lasting.submit(task(1, tmp_path))
+    world.begin(task(0, tmp_path))
+    world.begin(task(1, tmp_path))
     world.after(6)
     inner.events.append(epoch(1))
     assert world.after(3) == epoch(1)
@@ -94,8 +100,8 @@ def test_what_reports_nothing_for_too_long_is_cancelled_once(tmp_path: Path) -> 
 def test_events_that_wait_to_be_read_are_no_silence(tmp_path: Path) -> None:
     """After an outage of the database hours of reports may wait."""
     world = World(10.0)
-    world.lasting.submit(task(0, tmp_path))
-    world.lasting.submit(task(1, tmp_path))
+    world.begin(task(0, tmp_path))
+    world.begin(task(1, tmp_path))
     world.made[0].events.extend([epoch(0), epoch(1)])
     assert world.after(5000) == epoch(0)
     assert world.made[0].cancelled == []
@@ -107,7 +113,7 @@ def test_events_that_wait_to_be_read_are_no_silence(tmp_path: Path) -> None:
 def test_the_limit_follows_the_longest_epoch(tmp_path: Path) -> None:
     world = World(None)
     (inner,) = world.made
-    world.lasting.submit(task(0, tmp_path))
+    world.begin(task(0, tmp_path))
     world.after(FIRST_SECONDS - 1)
     assert inner.cancelled == [], "nobody knows yet how long an epoch takes"
     inner.events.append(epoch(0))
@@ -118,7 +124,8 @@ def test_the_limit_follows_the_longest_epoch(tmp_path: Path) -> None:
     world.after(2)
     assert inner.cancelled == [(0, 1)]
     short = Watchdog(None, world.clock)
-    short.started(0, 1)
+    short.submitted(0, 1)
+    short.began(0)
     world.clock.now += 1
     short.epoch_ended(0)
     assert short.limit == LEAST_SECONDS
@@ -126,7 +133,7 @@ def test_the_limit_follows_the_longest_epoch(tmp_path: Path) -> None:
 
 def test_an_executor_that_does_not_end_what_hangs_is_replaced(tmp_path: Path) -> None:
     world = World(10.0)
-    world.lasting.submit(task(0, tmp_path))
+    world.begin(task(0, tmp_path))
     world.after(11)
     assert world.made[0].cancelled == [(0, 1)]
     world.after(CANCEL_SECONDS + 1)
@@ -135,6 +142,19 @@ def test_an_executor_that_does_not_end_what_hangs_is_replaced(tmp_path: Path) ->
     assert world.after(0) == TrialLost(0, 1, "a trial that hangs could not be ended")
     world.lasting.submit(task(0, tmp_path, attempt=2))
     assert world.made[1].submitted == [(0, 2)]
+
+
+def test_a_trial_that_waits_for_a_worker_does_not_hang(tmp_path: Path) -> None:
+    """Workers may take minutes to come up, or wait for a machine."""
+    world = World(10.0)
+    world.lasting.submit(task(0, tmp_path))
+    world.after(FIRST_SECONDS - 1)
+    world.made[0].events.append(TrialBegan(0, 1))
+    world.after(0)
+    world.after(9)
+    assert world.made[0].cancelled == []
+    world.after(2)
+    assert world.made[0].cancelled == [(0, 1)]
 
 
 def test_the_trials_of_a_dead_executor_are_lost_and_its_successor_is_told_to_stop(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted, TrialFailed, TrialLost, TrialStopped
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    TrialBegan,
+    TrialCompleted,
+    TrialEnded,
+    TrialFailed,
+    TrialLost,
+    TrialStopped,
+)
 from mixrec_automl.cluster.mailbox import Mailbox, WorkerProcess
 from mixrec_automl.cluster.training import TrialTask
 from tests.mixrec_automl.cluster.trainings import task
@@ -26,6 +35,7 @@ def given(mailbox: Mailbox, number: int = 0, group: str = "g") -> TrialTask:
     mailbox.submit(trial)
     assert mailbox.next_trial(group, 0, 0) == trial
     mailbox.begin(group)
+    assert mailbox.next_event(1) == TrialBegan(number, 1)
     return trial
 
 
@@ -72,9 +82,8 @@ def test_a_trial_that_a_dead_group_never_began_goes_to_another_one() -> None:
     assert mailbox.group_ended("g", "it died", has_died=True)
     assert mailbox.next_event(0.01) is None
     assert mailbox.next_trial("g", 0, 1) is None, "a call that the dead one left behind takes nothing"
-    given_again = mailbox
-    given_again.join("h", WORKER)
-    assert given_again.next_trial("h", 0, 0) == task(0, HERE)
+    mailbox.join("h", WORKER)
+    assert mailbox.next_trial("h", 0, 0) == task(0, HERE)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +186,7 @@ class Slots(RuleBasedStateMachine):
     @invariant()
     def each_ends_at_most_once_and_waits_runs_or_has_ended(self) -> None:
         while (event := self.mailbox.next_event(0)) is not None:
-            if not isinstance(event, EpochEnded):
+            if isinstance(event, TrialEnded):
                 self.ended[event.number] = self.ended.get(event.number, 0) + 1
             if isinstance(event, TrialStopped):
                 assert self.has_stopped

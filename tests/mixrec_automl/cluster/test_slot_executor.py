@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, ExecutorDied, TrialCompleted, TrialFailed, TrialLost
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    ExecutorDied,
+    TrialCompleted,
+    TrialEnded,
+    TrialFailed,
+    TrialLost,
+)
 from mixrec_automl.cluster.ray_session import check_resources, ray_session
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.search_config import ClusterConfig
@@ -52,7 +60,7 @@ def test_two_workers_form_a_group_with_their_own_threads(tmp_path: Path) -> None
     with closing(SlotExecutor(Probing(), ClusterConfig(workers_per_trial=2), tmp_path / "ray")) as executor:
         for number in range(2):
             executor.submit(task(number, tmp_path))
-            epoch, ended = take(executor, 1)
+            _, epoch, ended = take(executor, 1)
             assert isinstance(epoch, EpochEnded)
             assert (epoch.metrics["workers"], epoch.metrics["threads"], epoch.metrics["omp"]) == (2, 1, 1)
             assert epoch.metrics["pid"] != os.getpid()
@@ -82,7 +90,7 @@ def test_of_two_workers_one_that_raises_fails_the_trial_and_one_that_dies_loses_
         for number in range(3):
             executor.submit(task(number, tmp_path))
         events = take(executor, 3)
-    failed, lost, completed = (event for event in events if not isinstance(event, EpochEnded))
+    failed, lost, completed = (event for event in events if isinstance(event, TrialEnded))
     assert isinstance(failed, TrialFailed)
     assert "this half cannot be trained" in failed.error
     assert isinstance(lost, TrialLost)

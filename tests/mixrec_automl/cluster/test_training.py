@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixrec_automl.cluster.attempt import run_attempt
-from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted, TrialFailed, TrialLost
+from mixrec_automl.cluster.executor import Event, TrialCompleted, TrialEnded, TrialFailed, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import NotFiniteError, OnEpoch, Training, TrialScore, TrialTask, run_training
 from tests.mixrec_automl.cluster.trainings import Counting, task
@@ -19,7 +19,7 @@ def events_of(training: Training, *trials: TrialTask, stop_after: int | None = N
     for trial in trials:
         executor.submit(trial)
     events: list[Event] = []
-    while sum(not isinstance(event, EpochEnded) for event in events) < len(trials):
+    while sum(isinstance(event, TrialEnded) for event in events) < len(trials):
         event = executor.next_event(5)
         assert event is not None, f"nothing came after {events}"
         events.append(event)
@@ -32,7 +32,7 @@ def events_of(training: Training, *trials: TrialTask, stop_after: int | None = N
 
 
 def test_a_stop_in_the_last_epoch_completes_the_trial(tmp_path: Path) -> None:
-    events = events_of(Counting(epochs=2, seconds=0.1), task(0, tmp_path), stop_after=1)
+    events = events_of(Counting(epochs=2, seconds=0.1), task(0, tmp_path), stop_after=2)
     assert isinstance(events[-1], TrialCompleted)
 
 
