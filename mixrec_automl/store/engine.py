@@ -36,8 +36,9 @@ def open_engine(url: str) -> Engine:
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         _make_folder(parsed)
+    waits = {"timeout": BUSY_SECONDS} if is_sqlite else {}
     try:
-        engine = create_engine(parsed, connect_args=_connect_arguments(parsed), pool_pre_ping=not is_sqlite)
+        engine = create_engine(parsed, connect_args=waits, pool_pre_ping=not is_sqlite)
     except (NoSuchModuleError, ModuleNotFoundError, ArgumentError) as error:
         raise UserError(
             f"no driver for the database {shown} ({error}): for PostgreSQL, pip install 'psycopg[binary]'"
@@ -45,24 +46,21 @@ def open_engine(url: str) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    elif engine.driver == "psycopg":
+        from mixrec_automl.store import postgres  # here, since its driver is an extra
+
+        postgres.set_up(engine)
     try:
         _make_tables(engine)
         _check_version(engine, shown)
+    except UserError:
+        engine.dispose()
+        raise
     except (DBAPIError, sqlite3.Error) as error:  # the bare one: from a set-up statement on a file of another kind
         engine.dispose()
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise UserError(f"cannot use the database {shown}: {' '.join(str(reason).split())}") from error
     return engine
-
-
-def _connect_arguments(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"timeout": BUSY_SECONDS}
-    if url.get_driver_name() == "psycopg":
-        # A server that has vanished without a word is noticed within half a minute; libpq alone would wait for hours.
-        keep_alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        return {"connect_timeout": 10, "tcp_user_timeout": 30_000, **keep_alive}
-    return {}
 
 
 def _make_folder(url: URL) -> None:

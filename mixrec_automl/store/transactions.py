@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -47,6 +47,10 @@ class Transactions:
 def _telling_outages() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise DatabaseUnavailableError(" ".join(str(reason).split())) from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError(str(error)) from error
+    except DBAPIError as error:
+        # A server that ends a session may give a reason of any class, such as a transaction that stood still.
+        if not isinstance(error, OperationalError | InterfaceError) and not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailableError(" ".join(str(error.orig).split())) from error
