@@ -10,8 +10,8 @@ from tests.mixrec_automl.bench import Bench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    repository = Repository.open(f"sqlite:///{tmp_path / 'db'}")
+def bench(database_url: str, tmp_path: Path) -> Iterator[Bench]:
+    repository = Repository.open(database_url)
     repository.create_search("s", {}, "fingerprint")
     yield Bench(repository, tmp_path / "run")
     repository.close()

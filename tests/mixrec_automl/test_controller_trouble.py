@@ -160,9 +160,13 @@ def test_replicates_are_trials_of_their_own(bench: Bench) -> None:
     assert groups == [(first, 3), (first, 4), (first, 5), (second, 3), (second, 4), (second, 5), (third, 3)]
 
 
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""What happens where a server is away is in `test_controller_on_postgres`."""
+
+
 def lock_database(bench: Bench, seconds: float) -> threading.Thread:
     """Another program keeps the database to itself; returns at once."""
-    path = bench.folder.parent / "db"
+    path = bench.folder.parent / "mixrec.db"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
 
@@ -183,6 +187,7 @@ def impatient_sqlite(bench: Bench) -> None:
     event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout = 50"))
 
 
+@on_sqlite
 @pytest.mark.usefixtures("impatient_sqlite")
 def test_a_search_outlasts_an_outage_of_the_database(bench: Bench) -> None:
     locks: list[threading.Thread] = []
@@ -205,6 +210,7 @@ def test_a_search_outlasts_an_outage_of_the_database(bench: Bench) -> None:
     locks[0].join()
 
 
+@on_sqlite
 @pytest.mark.usefixtures("impatient_sqlite")
 def test_a_stop_does_not_wait_for_a_database_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PATIENCE_WHEN_STOPPING", 0.3)
