@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit docs clean
+.PHONY: help install search test lint unit faults soak docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ lint: install  ## style, types and the direction of imports
 
 unit: install  ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not end_to_end'
+
+faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
+	$(BIN)/python -m pytest -m fault tests/faults
+
+soak: install  ## a search of 200 short trials under a random fault every few seconds; goes on where interrupted
+	$(BIN)/python -u -m tests.faults.soak
 
 docs: install  ## write docs/configuration.md anew from the configuration classes
 	$(BIN)/python -m mixrec_automl.configuration_reference > docs/configuration.md

@@ -22,6 +22,7 @@ from mixrec_automl.cluster.executor import (
     Event,
     Executor,
     ExecutorDied,
+    SlotsWaiting,
     TrialCompleted,
     TrialFailed,
     TrialLost,
@@ -236,11 +237,14 @@ class _Loop:
             self._executor.submit(TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder))
 
     def _record(self, event: Event | None) -> None:
+        if isinstance(event, SlotsWaiting):
+            self._listener.notice(event.why)
+            return
         if event is None or not self._trials.is_running(event.number, event.attempt):
             return
         if isinstance(event, EpochEnded):
             self._trials.record_epoch(event)
-            self._storage.worked()
+            self._storage.worked(event.number)
             self._listener.epoch_ended(event)
             self._parts.wake()
         elif isinstance(event, TrialCompleted):
@@ -254,10 +258,12 @@ class _Loop:
             self._lose(event)
 
     def _lose(self, event: TrialLost) -> None:
-        """Queue the trial again, unless it has been lost too often. A storage error counts against no trial."""
+        """Queue the trial again, unless it has been lost too often through what may be its own doing."""
         losses = self._trials[event.number].losses + 1
+        is_blameless = not event.has_begun
         if event.is_storage:
-            self._storage.failed(_last_line(event.reason))
+            is_blameless = self._storage.failed(event.number, _last_line(event.reason))
+        if is_blameless:
             self._trials.requeue(event.number)
         elif losses < self._budget.max_attempts:
             self._trials.requeue(event.number, lost=event.reason)

@@ -57,7 +57,7 @@ def launch(
         KeyboardInterrupt: a second signal came.
     """
     folder = paths.runs_folder() / name
-    with ray_session(), stop_on_signals() as stop:
+    with ray_session() as scratch, stop_on_signals() as stop:
         check_resources(config.cluster)
         if repository.serves_one_machine:
             check_one_machine("SQLite serves one machine alone: name a PostgreSQL database in MIXREC_DATABASE_URL")
@@ -67,7 +67,7 @@ def launch(
         known, seen = repository.trials(name), repository.observations(name)
         view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow")
-        make_executor = partial(SlotExecutor, training, config.cluster, folder / "ray")
+        make_executor = partial(SlotExecutor, training, config.cluster, (scratch or folder) / "train")
         parts = SearchParts(writer, known, proposer, make_executor, view, projector.wake)
         projector.start()
         try:

@@ -97,14 +97,14 @@ def run_promotion(
 
 
 def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console) -> bool:
-    with ray_session(), epochs_bar(console, plan.config.training.epochs) as show:
+    with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
         check_resources(plan.config.cluster)
 
         def on_epoch(event: EpochEnded) -> None:
             show(event)
             run.log(event.metrics, event.epoch)
 
-        return train_winner(plan, on_epoch, stop)
+        return train_winner(plan, (scratch or plan.folder) / "train", on_epoch, stop)
 
 
 def _test(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -26,8 +27,10 @@ from mixrec_automl.cluster.executor import (
     TrialStopped,
 )
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
+from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
 from trainers.baselines.floors import Floor, floors
@@ -107,7 +110,7 @@ def plan_promotion(
     return PromotionPlan(trial, widened, folder)
 
 
-def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
+def train_winner(plan: PromotionPlan, folder: Path, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
     """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
 
     Raises:
@@ -116,7 +119,8 @@ def train_winner(plan: PromotionPlan, on_epoch: Callable[[EpochEnded], None], st
     training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
     task = TrialTask(plan.trial.number, 1, plan.trial.architecture, plan.trial.seed, plan.folder)
     try:
-        with closing(SlotExecutor(training, plan.config.cluster, plan.folder / "ray")) as executor:
+        make = partial(SlotExecutor, training, plan.config.cluster, folder)
+        with closing(LastingExecutor(make, Watchdog(plan.config.search.hang_seconds))) as executor:
             return _follow(executor, task, on_epoch, stop)
     except ExecutorDied as died:
         raise PromotionError(str(died)) from died

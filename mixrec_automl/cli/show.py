@@ -105,6 +105,8 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
             "has ended",
             highlight=False,
         )
+    elif search.changes_not_tracked:
+        console.print(f"MLflow is {search.changes_not_tracked} changes behind", highlight=False)
     from mixrec_automl.store.engine import without_password
 
     places = {

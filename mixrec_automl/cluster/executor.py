@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mixrec_automl.cluster.training import TrialTask
@@ -26,6 +26,8 @@ class EpochEnded:
     epoch: int
     """From 1"""
     metrics: Mapping[str, float]
+    seconds: float = field(default=0.0, compare=False)
+    """Since the attempt began or its last epoch ended, on the worker's clock"""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,20 @@ class TrialLost:
     reason: str
     is_storage: bool = False
     """Whether what failed was the disk or file system, which other trials will meet as well"""
+    has_begun: bool = True
+    """Whether a worker had begun it; else its design cannot have had a part in it"""
+
+
+@dataclass(frozen=True)
+class SlotsWaiting:
+    """Some slots cannot work for now; of no single trial."""
+
+    why: str | None
+    """None: all can again"""
 
 
 TrialEnded = TrialCompleted | TrialFailed | TrialStopped | TrialLost
-Event = TrialBegan | EpochEnded | TrialEnded
+Event = TrialBegan | EpochEnded | TrialEnded | SlotsWaiting
 
 
 class ExecutorDied(RuntimeError):  # noqa: N818 - an end, as SpaceExhausted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping
 
 from mixrec_automl.cluster.attempt import run_attempt
 from mixrec_automl.cluster.executor import EpochEnded, Event, TrialBegan, TrialLost, TrialStopped
@@ -58,15 +57,15 @@ class InProcessExecutor:
     def _run(self, trial: TrialTask) -> None:
         key = (trial.number, trial.attempt)
 
-        def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
+        def report(event: EpochEnded) -> bool:
             with self._lock:
                 if key not in self._threads:
                     return False
-                self._events.put(EpochEnded(trial.number, trial.attempt, epoch, dict(metrics)))
+                self._events.put(event)
             return not self._stopping.is_set()
 
         self._events.put(TrialBegan(trial.number, trial.attempt))
-        ended = run_attempt(self._training, trial, on_epoch)
+        ended = run_attempt(self._training, trial, report)
         with self._lock:
             if self._threads.pop(key, None) is not None:
                 self._events.put(ended)

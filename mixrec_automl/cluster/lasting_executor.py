@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, Executor, ExecutorDied, TrialBegan, TrialLost
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    Executor,
+    ExecutorDied,
+    SlotsWaiting,
+    TrialBegan,
+    TrialEnded,
+    TrialLost,
+)
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 
@@ -46,7 +56,9 @@ class LastingExecutor:
                 self._deaths = 0 if event is not None else self._deaths
         if event is None:  # nothing waits to be read, so whoever has not reported hangs
             self._end_hanging()
-        elif self._running.get(event.number) == event.attempt:
+        elif not isinstance(event, SlotsWaiting) and self._running.get(event.number) == event.attempt:
+            if isinstance(event, TrialLost):
+                event = replace(event, has_begun=self._watchdog.has_begun(event.number))
             self._watch(event)
         return event
 
@@ -62,11 +74,11 @@ class LastingExecutor:
     def close(self) -> None:
         self._executor.close()
 
-    def _watch(self, event: Event) -> None:
+    def _watch(self, event: TrialBegan | EpochEnded | TrialEnded) -> None:
         if isinstance(event, TrialBegan):
             self._watchdog.began(event.number)
         elif isinstance(event, EpochEnded):
-            self._watchdog.epoch_ended(event.number)
+            self._watchdog.epoch_ended(event.number, event.seconds)
         else:
             del self._running[event.number]
             self._watchdog.ended(event.number)
@@ -87,9 +99,7 @@ class LastingExecutor:
             self._executor.close()
             if self._deaths > MOST_DEATHS:
                 raise
-            for number, attempt in self._running.items():
-                self._watchdog.ended(number)
-                self._lost.append(TrialLost(number, attempt, str(died)))
+            self._lost = deque(TrialLost(number, attempt, str(died)) for number, attempt in self._running.items())
             self._executor = self._make()
             if self._is_stopping:
                 self._executor.stop()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from mixrec_automl.cluster.executor import (
     EpochEnded,
     Event,
+    SlotsWaiting,
     TrialBegan,
     TrialEnded,
     TrialFailed,
@@ -22,7 +24,16 @@ from mixrec_automl.cluster.executor import (
 )
 from mixrec_automl.cluster.training import TrialTask
 
-LOST_CONNECTION = ("closed by peer", "reset by peer", "gloo", "nccl", "distnetworkerror", "distbackenderror")
+LOST_CONNECTION = (
+    "closed by peer",
+    "closed by remote peer",
+    "reset by peer",
+    "remote process exit",
+    "gloo",
+    "nccl",
+    "distnetworkerror",
+    "distbackenderror",
+)
 """In the error of a worker whose fellow has died: the death, not this error, is what happened."""
 
 
@@ -44,6 +55,11 @@ class _Group:
     holds: TrialTask | None = None
     has_begun: bool = False
     """Whether the group knows of the trial that it holds, rather than having died before it heard"""
+    held_since: float = 0.0
+    is_given_up: bool = False
+    """Its workers are about to be killed: nothing is handed to them any more"""
+    is_cancelled: bool = False
+    """The trial that it holds is to end with it"""
     accounts: list[TrialEnded] = field(default_factory=list)
     """What single workers of several say of its end"""
 
@@ -85,6 +101,7 @@ class Mailbox:
                     return []
             for group in self._groups.values():
                 if group.holds is not None and (group.holds.number, group.holds.attempt) == (number, attempt):
+                    group.is_given_up = group.is_cancelled = True
                     return list(group.workers)
         return []
 
@@ -108,10 +125,17 @@ class Mailbox:
 
     # The workers' side
 
-    def join(self, group: str, worker: WorkerProcess) -> None:
-        """A worker of `group` has come up."""
+    def expect(self, group: str) -> None:
+        """The workers of `group` are about to come up."""
         with self._changed:
-            self._groups.setdefault(group, _Group()).workers.append(worker)
+            self._groups[group] = _Group()
+
+    def join(self, group: str, worker: WorkerProcess) -> bool:
+        """A worker of `group` has come up. Answers whether it is expected still."""
+        with self._changed:
+            if group in self._groups:
+                self._groups[group].workers.append(worker)
+            return group in self._groups
 
     def next_trial(self, group: str, rank: int, position: int) -> TrialTask | None:
         """The trial that all workers of `group` train as their `position`-th, from 0; None: leave.
@@ -121,7 +145,7 @@ class Mailbox:
         with self._changed:
             while True:
                 mine = self._groups.get(group)
-                if mine is None:
+                if mine is None or mine.is_given_up:
                     return None
                 if position < len(mine.taken):
                     return mine.taken[position]
@@ -129,20 +153,38 @@ class Mailbox:
                     return None
                 if rank == 0 and mine.holds is None and self._waiting:
                     mine.holds, mine.has_begun = self._waiting.popleft(), False
+                    mine.held_since = time.monotonic()
                     mine.taken.append(mine.holds)
                     self._changed.notify_all()
                 else:
                     self._changed.wait()
 
-    def begin(self, group: str) -> None:
-        """The first worker of `group` has heard of its trial."""
+    def begin(self, group: str) -> bool:
+        """The first worker of `group` has heard of its trial. Answers whether it is to train it."""
         with self._changed:
             mine = self._groups.get(group)
-            if mine is not None and mine.holds is not None:
-                mine.has_begun = True
-                self._events.put(TrialBegan(mine.holds.number, mine.holds.attempt))
+            if mine is None or mine.holds is None or mine.is_given_up:
+                return False
+            mine.has_begun = True
+            self._events.put(TrialBegan(mine.holds.number, mine.holds.attempt))
+            return True
 
-    def post(self, group: str, event: Event) -> bool:
+    def give_up_deaf(self, seconds: float) -> list[WorkerProcess]:
+        """The workers of groups that were handed a trial longer ago than this and have not begun it: to be killed."""
+        now, deaf = time.monotonic(), []
+        with self._changed:
+            for group in self._groups.values():
+                is_late = group.holds is not None and not group.has_begun and now - group.held_since > seconds
+                if is_late and not group.is_given_up:
+                    group.is_given_up = True
+                    deaf += group.workers
+        return deaf
+
+    def tell(self, event: SlotsWaiting) -> None:
+        """Pass on what concerns no single trial."""
+        self._events.put(event)
+
+    def post(self, group: str, event: EpochEnded | TrialEnded) -> bool:
         """An event of the trial that `group` holds. Answers whether to go on; one of another trial is dropped."""
         with self._changed:
             held = self._held(group, event)
@@ -173,7 +215,7 @@ class Mailbox:
         """
         with self._changed:
             gone = self._groups.pop(group, _Group())
-            if gone.holds is not None and gone.has_begun:
+            if gone.holds is not None and (gone.has_begun or gone.is_cancelled):
                 self._events.put(_settle(gone.holds, gone.accounts, reason, has_died=has_died))
             elif gone.holds is not None and self._is_stopping:
                 self._events.put(TrialStopped(gone.holds.number, gone.holds.attempt))
@@ -182,7 +224,7 @@ class Mailbox:
             self._changed.notify_all()
             return bool(gone.workers)
 
-    def _held(self, group: str, event: Event) -> _Group | None:
+    def _held(self, group: str, event: EpochEnded | TrialEnded) -> _Group | None:
         held = self._groups.get(group)
         if held is None or held.holds is None:
             return None
@@ -201,5 +243,6 @@ def _settle(trial: TrialTask, accounts: list[TrialEnded], reason: str, *, has_di
 
 
 def _follows_from_death(failed: TrialFailed) -> bool:
-    last = failed.error.strip().splitlines()[-1].lower()
-    return any(sign in last for sign in LOST_CONNECTION)
+    error = failed.error.lower().rpartition("traceback")[2]
+    message = "\n".join(line for line in error.splitlines() if not line.startswith(" "))  # without lines of code
+    return any(sign in message for sign in LOST_CONNECTION)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
@@ -18,8 +19,11 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session() -> Iterator[Path | None]:
     """Connect for the duration of the context; an embedded Ray and its files are gone afterwards.
+
+    Yields:
+        A folder for what is of no use beyond the context; None where other machines would have to reach it as well.
 
     Raises:
         UserError: the cluster at `RAY_ADDRESS` does not answer.
@@ -32,7 +36,7 @@ def ray_session() -> Iterator[None]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
         try:
-            yield
+            yield None
         finally:
             ray.shutdown()
         return
@@ -46,7 +50,7 @@ def ray_session() -> Iterator[None]:
                 logging_level="ERROR",
                 _temp_dir=str(folder),
             )
-            yield
+            yield folder
         finally:
             ray.shutdown()
 

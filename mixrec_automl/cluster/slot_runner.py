@@ -11,6 +11,8 @@ import os
 import secrets
 import signal
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -21,7 +23,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixrec_automl.cluster.executor import Event, TrialEnded
+from mixrec_automl.cluster.executor import EpochEnded, Event, SlotsWaiting, TrialEnded
 from mixrec_automl.cluster.mailbox import Mailbox, WorkerProcess
 from mixrec_automl.cluster.reservations import all_of_this_job, give_back
 from mixrec_automl.cluster.slot_worker import SlotJob, WorkerError, work
@@ -33,7 +35,28 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds before another group is tried where one did not come up; each wait is twice the one before."""
 OUT_OF_MEMORY = "low on memory"
 MOST_FAILED_STARTS = 3
-"""In a row, in one slot; machines that are away do not count, for they may come back."""
+"""In a row, in every slot; machines that are away do not count, for they may come back."""
+WATCH_SECONDS = 5.0
+BEGIN_SECONDS = 30.0
+"""Within this a worker begins the trial that it was handed, or its process stands still."""
+START_SECONDS = 300.0
+"""Within this a group comes up, its wait for machines included, or one of its processes stands still."""
+
+
+@dataclass
+class _Slot:
+    """One thread's part."""
+
+    index: int
+    group: str = ""
+    """The one that is coming up or is up"""
+    reservation: str | None = None
+    """What Ray keeps for `group`; None until it has come up"""
+    coming_up_since: float | None = None
+    failed_starts: int = 0
+    """In a row"""
+    trouble: str | None = None
+    """Why the last start failed, until one succeeds"""
 
 
 class SlotRunner:
@@ -42,11 +65,16 @@ class SlotRunner:
     def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
         self._mailbox = Mailbox()
-        self._reservations = _Reservations()
-        self._trouble: str | None = None
+        self._slots = [_Slot(index) for index in range(cluster.slots)]
+        self._lock = threading.Lock()
+        """Of the slots and of what Ray keeps for them"""
+        self._is_some_lost = False
+        """Whether a group that never came up has left something reserved"""
+        self._told: str | None = None
         self._me = ray.get_runtime_context().current_actor
-        for slot in range(cluster.slots):
-            threading.Thread(target=self._keep_up, args=(slot,), name=f"slot-{slot}", daemon=True).start()
+        for slot in self._slots:
+            threading.Thread(target=self._keep_up, args=(slot,), name=f"slot-{slot.index}", daemon=True).start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     # The controller calls
 
@@ -55,7 +83,7 @@ class SlotRunner:
 
     def next_event(self, timeout: float) -> tuple[Event | None, str | None]:
         """The oldest event, waiting up to `timeout` seconds, and why no slot can work any more, where that is so."""
-        return self._mailbox.next_event(timeout), self._trouble
+        return self._mailbox.next_event(timeout), self._why_none_works()
 
     def cancel(self, number: int, attempt: int) -> None:
         for worker in self._mailbox.cancel(number, attempt):
@@ -69,44 +97,104 @@ class SlotRunner:
     def get_training(self) -> Training:
         return self._training
 
-    def join(self, group: str, worker: WorkerProcess, reservation: str) -> None:
-        self._reservations.joined(group, reservation)
-        self._mailbox.join(group, worker)
+    def join(self, group: str, worker: WorkerProcess, reservation: str) -> bool:
+        with self._lock:
+            for slot in self._slots:
+                if slot.group == group:
+                    slot.reservation, slot.coming_up_since = reservation, None
+                    slot.failed_starts, slot.trouble = 0, None
+        self._tell_of_trouble()
+        return self._mailbox.join(group, worker)
 
     def next_trial(self, group: str, rank: int, position: int) -> TrialTask | None:
         return self._mailbox.next_trial(group, rank, position)
 
-    def begin(self, group: str) -> None:
-        self._mailbox.begin(group)
+    def begin(self, group: str) -> bool:
+        return self._mailbox.begin(group)
 
-    def post(self, group: str, event: Event) -> bool:
+    def post(self, group: str, event: EpochEnded | TrialEnded) -> bool:
         return self._mailbox.post(group, event)
 
     def account(self, group: str, ended: TrialEnded) -> None:
         self._mailbox.account(group, ended)
 
-    # The threads run
+    # The threads of the slots run
 
-    def _keep_up(self, slot: int) -> None:
+    def _keep_up(self, slot: _Slot) -> None:
         """One group after another, until the search stops."""
-        wait, failed_starts = FIRST_WAIT, 0
+        wait = FIRST_WAIT
         while not self._mailbox.is_stopping:
-            group = f"slot-{slot}-{secrets.token_hex(4)}"
-            reason, has_died, may_come_back = "", False, False
-            self._reservations.coming_up(group)
+            group = f"slot-{slot.index}-{secrets.token_hex(4)}"
+            self._mailbox.expect(group)
+            error: Exception | None = None
             try:
+                self._start(slot, group)
                 self._trainer(group).fit()
-            except Exception as error:
-                reason, has_died, may_come_back = _explain(error), _has_died(error), _is_waiting_for_machines(error)
-            self._reservations.ended(group)
-            if self._mailbox.group_ended(group, reason or "its workers left", has_died=has_died):
-                wait, failed_starts = FIRST_WAIT, 0
+            except Exception as raised:
+                error = raised
+            reason = "its workers left" if error is None else _explain(error)
+            # Whatever else fails: a trial that the group held ends here.
+            came_up = self._mailbox.group_ended(group, reason, has_died=error is not None and _has_died(error))
+            with contextlib.suppress(Exception):  # what is not given back now is so before a later start
+                self._clean_up(slot)
+            if came_up:
+                wait = FIRST_WAIT
                 continue
-            failed_starts += not may_come_back
-            if failed_starts >= MOST_FAILED_STARTS:
-                self._trouble = f"no worker comes up: {reason}"
+            with self._lock:
+                slot.trouble = reason
+                slot.failed_starts += not _is_waiting_for_machines(error)
+            self._tell_of_trouble()
             self._mailbox.wait_for_stop(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def _start(self, slot: _Slot, group: str) -> None:
+        with self._lock:
+            if self._is_some_lost and all(other.coming_up_since is None for other in self._slots):
+                self._give_back_what_is_nobodys()
+            slot.group, slot.reservation, slot.coming_up_since = group, None, time.monotonic()
+
+    def _clean_up(self, slot: _Slot) -> None:
+        """Give back what Ray keeps for a group that has ended; if it never came up, later, as what is nobody's."""
+        with self._lock:
+            reservation, slot.group, slot.reservation, slot.coming_up_since = slot.reservation, "", None, None
+            if reservation is None:
+                self._is_some_lost = True
+            else:
+                give_back({reservation} & all_of_this_job())
+
+    def _give_back_what_is_nobodys(self) -> None:
+        give_back(all_of_this_job() - {slot.reservation for slot in self._slots if slot.reservation is not None})
+        self._is_some_lost = False
+
+    def _why_none_works(self) -> str | None:
+        with self._lock:
+            if all(slot.failed_starts >= MOST_FAILED_STARTS for slot in self._slots):
+                return f"no worker comes up: {self._slots[0].trouble}"
+        return None
+
+    def _tell_of_trouble(self) -> None:
+        """Pass on, once, that slots are waited for, or that all are up again."""
+        with self._lock:
+            troubles = [slot.trouble for slot in self._slots if slot.trouble is not None]
+            why = f"{len(troubles)} of {len(self._slots)} slots wait: {_last_line(troubles[0])}" if troubles else None
+            if why == self._told:
+                return
+            self._told = why
+        self._mailbox.tell(SlotsWaiting(why))
+
+    # One more thread runs
+
+    def _watch(self) -> None:
+        """End groups that stand still where neither Ray nor the controller would notice."""
+        while not self._mailbox.is_stopping:
+            self._mailbox.wait_for_stop(WATCH_SECONDS)
+            with contextlib.suppress(Exception):  # tried again in a moment
+                for worker in self._mailbox.give_up_deaf(BEGIN_SECONDS):
+                    _kill(worker)
+                with self._lock:
+                    since = [slot.coming_up_since for slot in self._slots if slot.coming_up_since is not None]
+                    if any(time.monotonic() - moment > START_SECONDS for moment in since):
+                        self._give_back_what_is_nobodys()
 
     def _trainer(self, group: str) -> TorchTrainer:
         cpus, gpus = self._cluster.cpus_per_worker, self._cluster.gpus_per_worker
@@ -130,35 +218,6 @@ class SlotRunner:
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
-
-
-class _Reservations:
-    """Gives back what a group reserved and left: its own where it came up, and else what is nobody's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: dict[str, str | None] = {}
-        """Of each group; None: not known yet"""
-        self._is_some_lost = False
-
-    def coming_up(self, group: str) -> None:
-        with self._lock:
-            if self._is_some_lost and None not in self._of.values():
-                give_back(all_of_this_job() - set(self._of.values()))
-                self._is_some_lost = False
-            self._of[group] = None
-
-    def joined(self, group: str, reservation: str) -> None:
-        with self._lock:
-            self._of[group] = reservation
-
-    def ended(self, group: str) -> None:
-        with self._lock:
-            reservation = self._of.pop(group)
-            if reservation is None:
-                self._is_some_lost = True
-            else:
-                give_back({reservation} & all_of_this_job())
 
 
 def _explain(error: Exception) -> str:
@@ -189,8 +248,12 @@ def _is_raise(failure: BaseException) -> bool:
     return isinstance(failure, WorkerError) or isinstance(getattr(failure, "_base_exc", None), WorkerError)
 
 
-def _is_waiting_for_machines(error: Exception) -> bool:
+def _is_waiting_for_machines(error: Exception | None) -> bool:
     return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
 
 
 def _kill(worker: WorkerProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from mixrec_automl.cluster import reservations
 from mixrec_automl.cluster.attempt import run_attempt
 from mixrec_automl.cluster.executor import EpochEnded, TrialFailed, TrialLost
 from mixrec_automl.cluster.mailbox import WorkerProcess
-from mixrec_automl.cluster.training import OnEpoch, Training, TrialTask
+from mixrec_automl.cluster.training import Training, TrialTask
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,20 @@ def work(config: dict[str, Any]) -> None:
     # Not part of the job: Ray Train never gives back what it reserved for workers that cannot read theirs.
     training: Training = ray.get(runner.get_training.remote())
     process = WorkerProcess(ray.get_runtime_context().get_node_id(), os.getpid())
-    ray.get(runner.join.remote(job.group, process, reservations.mine()))
+    if not ray.get(runner.join.remote(job.group, process, reservations.mine())):
+        return
+
+    def report(event: EpochEnded) -> bool:
+        go_on: bool = ray.get(runner.post.remote(job.group, event))
+        return go_on
+
     for position in range(job.trials):
         trial: TrialTask | None = ray.get(runner.next_trial.remote(job.group, rank, position))
         if trial is None:
             return
-        if rank == 0:
-            ray.get(runner.begin.remote(job.group))
-        ended = run_attempt(training, trial, _reporter(job, trial))
+        if rank == 0 and not ray.get(runner.begin.remote(job.group)):
+            return
+        ended = run_attempt(training, trial, report)
         if isinstance(ended, TrialFailed | TrialLost) and not is_alone:
             ray.get(runner.account.remote(job.group, ended))
             raise WorkerError(_text(ended))
@@ -62,15 +67,6 @@ def work(config: dict[str, Any]) -> None:
             ray.get(runner.post.remote(job.group, ended))
         if isinstance(ended, TrialFailed) and torch.cuda.is_available():
             raise WorkerError(_text(ended))
-
-
-def _reporter(job: SlotJob, trial: TrialTask) -> OnEpoch:
-    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
-        event = EpochEnded(trial.number, trial.attempt, epoch, dict(metrics))
-        go_on: bool = ray.get(job.slots.post.remote(job.group, event))
-        return go_on
-
-    return on_epoch
 
 
 def _text(ended: TrialFailed | TrialLost) -> str:

@@ -51,10 +51,13 @@ class Watchdog:
         """A worker has taken it."""
         self._watched[number].has_begun, self._watched[number].heard = True, self._clock()
 
-    def epoch_ended(self, number: int) -> None:
-        watched, now = self._watched[number], self._clock()
-        self._longest = max(self._longest or 0.0, now - watched.heard)
-        watched.heard = now
+    def has_begun(self, number: int) -> bool:
+        return self._watched[number].has_begun
+
+    def epoch_ended(self, number: int, seconds: float) -> None:
+        """It took `seconds` on its worker's clock: here, reports that had to wait would look like long epochs."""
+        self._longest = max(self._longest or 0.0, seconds)
+        self._watched[number].heard = self._clock()
 
     def ended(self, number: int) -> None:
         self._watched.pop(number, None)

@@ -121,12 +121,14 @@ class Stage:
     def workers(self) -> list[int]:
         return [pid for pid, line in self.processes().items() if line.startswith(WORKER)]
 
-    def left_behind(self, seconds: float = 0.0) -> list[str]:
-        """What still runs `seconds` after a controller's end."""
+    def left_behind(self, seconds: float = 0.0, *, but: tuple[str, ...] = ()) -> list[str]:
+        """What still runs `seconds` after a controller's end, apart from processes whose command begins like `but`."""
         deadline = time.monotonic() + seconds
-        while (found := list(self.processes().values())) and time.monotonic() < deadline:
+        while True:
+            found = [line for line in self.processes().values() if not line.startswith(but)]
+            if not found or time.monotonic() > deadline:
+                return found
             time.sleep(0.1)
-        return found
 
 
 @dataclass

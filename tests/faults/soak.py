@@ -63,7 +63,7 @@ class Soak:
 
     @property
     def plan(self) -> dict[str, object]:
-        patient = {"max_failure_rate": 1.0, "hang_seconds": 4.0, "max_attempts": 50}
+        patient = {"max_failure_rate": 1.0, "hang_seconds": 4.0, "max_attempts": 5}
         return plan(trials=self.count, slots=2, epochs=3, seconds=0.3, ills=list(self.ills.items()), search=patient)
 
     def observe(self, fault: str | None = None) -> tuple[Trial, ...]:

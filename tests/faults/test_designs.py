@@ -36,7 +36,11 @@ def test_designs_that_raise_report_nan_hang_and_freeze(stage: Stage, recoveries:
         assert trial.finished_at is not None
         seconds = (trial.finished_at - trial.started_at).total_seconds()
         limit = ", hang_seconds: 3" if what_befell in ("hang", "freeze") else ""
-        recoveries.add(f"a design that would {what_befell}{limit}", "its last attempt has been given up", seconds)
+        recoveries.add(
+            f"a design that would {what_befell}{limit}",
+            "its last attempt is over, the wait for a slot included",
+            seconds,
+        )
 
 
 def test_a_design_that_eats_memory(stage: Stage, recoveries: Recoveries) -> None:

@@ -18,6 +18,7 @@ from mixrec_automl.cluster import lasting_executor
 from mixrec_automl.cluster.executor import Event, ExecutorDied, TrialBegan, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import SearchState, Trial, TrialState
 from tests.mixrec_automl.bench import Bench
@@ -26,14 +27,16 @@ from tests.mixrec_automl.store.writing import writer_of
 
 
 class Losing(InProcessExecutor):
-    """Loses the attempts named, as (number, attempt), before they begin."""
+    """Loses the attempts named, as (number, attempt): once they have begun, or before."""
 
-    def __init__(self, lost: set[tuple[int, int]], *, is_storage: bool = False) -> None:
+    def __init__(self, lost: set[tuple[int, int]], *, is_storage: bool = False, begin: bool = True) -> None:
         super().__init__(Counting())
-        self._lose, self._is_storage = lost, is_storage
+        self._lose, self._is_storage, self._begin = lost, is_storage, begin
 
     def submit(self, trial: TrialTask) -> None:
         if (trial.number, trial.attempt) in self._lose:
+            if self._begin:
+                self._events.put(TrialBegan(trial.number, trial.attempt))
             self._events.put(TrialLost(trial.number, trial.attempt, "worker\nwas killed", self._is_storage))
         else:
             super().submit(trial)
@@ -61,12 +64,42 @@ def test_storage_errors_are_waited_for_and_count_against_no_trial(
 ) -> None:
     monkeypatch.setattr(storage_trouble, "FIRST_WAIT", 0.05)
     lost = {(0, attempt) for attempt in range(1, 5)} | {(1, 1)}
-    search = bench.run_with(partial(Losing, lost, is_storage=True), trials=3, max_attempts=2)
+    search = bench.run_with(partial(Losing, lost, is_storage=True), trials=3, slots=1, max_attempts=2)
     assert search.state is SearchState.COMPLETED
     assert [(trial.losses, trial.state) for trial in bench.trials] == [(0, TrialState.COMPLETED)] * 3
     assert bench.trials[0].attempt == 5
     assert "checkpoints cannot be written, trials wait (was killed)" in bench.watching.notices
     assert bench.watching.notices[-1] is None
+
+
+def test_a_trial_whose_own_files_are_damaged_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others write while it meets one storage error after the other: the disk is not to blame."""
+    monkeypatch.setattr(storage_trouble, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(storage_trouble, "LONGEST_WAIT", 0.01)
+    lost = {(0, attempt) for attempt in range(1, 99)}
+    search = bench.run_with(partial(Losing, lost, is_storage=True), trials=6, max_attempts=2)
+    assert search.state is SearchState.COMPLETED
+    assert bench.states == [TrialState.FAILED] + [TrialState.COMPLETED] * 5
+
+
+def test_while_a_trial_tries_again_the_storage_is_not_given_up() -> None:
+    """However long its epoch is: only another error says that the trouble goes on."""
+    now = 0.0
+    trouble = StorageTrouble(lambda _: None, lambda: now)
+    assert trouble.failed(0, "full")
+    now = 1000.0
+    assert trouble.reason_to_give_up is None
+    assert trouble.failed(0, "full")
+    assert "free or mend the disk before you resume: full" in (trouble.reason_to_give_up or "")
+    trouble.worked(0)
+    assert trouble.reason_to_give_up is None
+
+
+def test_what_no_worker_had_begun_counts_against_no_trial(bench: Bench) -> None:
+    lost = {(0, attempt) for attempt in range(1, 5)}
+    search = bench.run_with(partial(Losing, lost, begin=False), trials=3, max_attempts=2)
+    assert search.state is SearchState.COMPLETED
+    assert [(trial.losses, trial.attempt) for trial in bench.trials] == [(0, 5), (0, 1), (0, 1)]
 
 
 def test_storage_that_stays_away_ends_the_search_which_can_be_resumed(

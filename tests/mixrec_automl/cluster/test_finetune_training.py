@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from mixrec_automl.cluster import finetune_training
 from mixrec_automl.cluster.attempt import run_attempt
-from mixrec_automl.cluster.executor import TrialCompleted
+from mixrec_automl.cluster.executor import EpochEnded, TrialCompleted
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import BudgetConfig, SearchConfig
 from tests.mixrec_automl.cluster.trainings import task
@@ -31,19 +32,24 @@ def test_a_later_trial_of_a_process_is_bit_for_bit_that_of_a_fresh_one(
     training: FinetuneTraining, tmp_path: Path
 ) -> None:
     """What trials share is loaded once, and no training leaves a mark on it."""
-    run_attempt(training, task(0, tmp_path / "warm", bits="101"), lambda *_: True)
+    run_attempt(training, task(0, tmp_path / "warm", bits="101"), lambda _: True)
     shared = training.load()
-    epochs: list[dict[str, float]] = []
-    warm = run_attempt(training, task(1, tmp_path / "warm", bits="010"), lambda _, seen: not epochs.append(dict(seen)))
+
+    def keep_in(scores: list[float]) -> Callable[[EpochEnded], bool]:
+        return lambda event: not scores.append(event.metrics["validation_mrr"])
+
+    epochs: list[float] = []
+    warm = run_attempt(training, task(1, tmp_path / "warm", bits="010"), keep_in(epochs))
     assert training.load() is shared
 
     finetune_training._load.cache_clear()
-    again: list[dict[str, float]] = []
-    fresh = run_attempt(training, task(1, tmp_path / "fresh", bits="010"), lambda _, seen: not again.append(dict(seen)))
+    again: list[float] = []
+    fresh = run_attempt(training, task(1, tmp_path / "fresh", bits="010"), keep_in(again))
     assert training.load() is not shared
     assert isinstance(warm, TrialCompleted)
     assert warm == fresh
-    assert [seen["validation_mrr"] for seen in epochs] == [seen["validation_mrr"] for seen in again]
+    assert len(epochs) == 3
+    assert epochs == again
     first, second = (load_file(tmp_path / kind / "1" / BEST) for kind in ("warm", "fresh"))
     assert first.keys() == second.keys()
     assert all(tensor.equal(second[name]) for name, tensor in first.items())

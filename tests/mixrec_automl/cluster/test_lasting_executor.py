@@ -71,8 +71,8 @@ class World:
         return self.lasting.next_event(0)
 
 
-def epoch(number: int, attempt: int = 1) -> EpochEnded:
-    return EpochEnded(number, attempt, 1, {})
+def epoch(number: int, attempt: int = 1, seconds: float = 0.0) -> EpochEnded:
+    return EpochEnded(number, attempt, 1, {}, seconds)
 
 
 def test_what_reports_nothing_for_too_long_is_cancelled_once(tmp_path: Path) -> None:
@@ -110,13 +110,23 @@ def test_events_that_wait_to_be_read_are_no_silence(tmp_path: Path) -> None:
     assert world.made[0].cancelled == []
 
 
+def test_an_outage_does_not_make_epochs_long(tmp_path: Path) -> None:
+    """Reports that wait for hours to be read tell how long their epochs took on the worker's clock."""
+    world = World(None)
+    world.begin(task(0, tmp_path))
+    world.made[0].events.append(epoch(0, seconds=1.0))
+    world.after(7200)
+    world.after(LEAST_SECONDS + 1)
+    assert world.made[0].cancelled == [(0, 1)]
+
+
 def test_the_limit_follows_the_longest_epoch(tmp_path: Path) -> None:
     world = World(None)
     (inner,) = world.made
     world.begin(task(0, tmp_path))
     world.after(FIRST_SECONDS - 1)
     assert inner.cancelled == [], "nobody knows yet how long an epoch takes"
-    inner.events.append(epoch(0))
+    inner.events.append(epoch(0, seconds=FIRST_SECONDS - 1))
     world.after(0)
     long = 10 * (FIRST_SECONDS - 1)
     world.after(long - 1)
@@ -127,7 +137,7 @@ def test_the_limit_follows_the_longest_epoch(tmp_path: Path) -> None:
     short.submitted(0, 1)
     short.began(0)
     world.clock.now += 1
-    short.epoch_ended(0)
+    short.epoch_ended(0, 1.0)
     assert short.limit == LEAST_SECONDS
 
 
@@ -167,7 +177,7 @@ def test_the_trials_of_a_dead_executor_are_lost_and_its_successor_is_told_to_sto
     world.made[0].events.append(None)
     world.after(0)
     assert (len(world.made), world.made[1].is_stopped) == (2, True)
-    assert world.after(0) == TrialLost(1, 1, "gone")
+    assert world.after(0) == TrialLost(1, 1, "gone", has_begun=False)
     assert world.after(100) is None
     world.lasting.close()
     assert world.made[1].is_closed

@@ -28,10 +28,16 @@ HERE = Path("unused")
 WORKER = WorkerProcess("node", 1)
 
 
+def come_up(mailbox: Mailbox, group: str = "g", workers: int = 1) -> None:
+    mailbox.expect(group)
+    for _ in range(workers):
+        assert mailbox.join(group, WORKER)
+
+
 def given(mailbox: Mailbox, number: int = 0, group: str = "g") -> TrialTask:
     """Trial `number` in the hands of `group`."""
     trial = task(number, HERE)
-    mailbox.join(group, WORKER)
+    come_up(mailbox, group)
     mailbox.submit(trial)
     assert mailbox.next_trial(group, 0, 0) == trial
     mailbox.begin(group)
@@ -52,7 +58,7 @@ def test_trials_and_events_keep_their_order() -> None:
 
 def test_a_worker_waits_for_a_trial_and_is_told_to_leave() -> None:
     mailbox, taken = Mailbox(), list[TrialTask | None]()
-    mailbox.join("g", WORKER)
+    come_up(mailbox)
     waiting = threading.Thread(target=lambda: taken.append(mailbox.next_trial("g", 0, 0)))
     waiting.start()
     mailbox.stop()
@@ -62,8 +68,7 @@ def test_a_worker_waits_for_a_trial_and_is_told_to_leave() -> None:
 
 def test_workers_of_a_group_follow_the_first() -> None:
     mailbox, taken = Mailbox(), list[TrialTask | None]()
-    for _ in range(2):
-        mailbox.join("g", WORKER)
+    come_up(mailbox, workers=2)
     mailbox.submit(task(0, HERE))
     second = threading.Thread(target=lambda: taken.append(mailbox.next_trial("g", 1, 0)))
     second.start()
@@ -76,14 +81,66 @@ def test_workers_of_a_group_follow_the_first() -> None:
 
 def test_a_trial_that_a_dead_group_never_began_goes_to_another_one() -> None:
     mailbox = Mailbox()
-    mailbox.join("g", WORKER)
+    come_up(mailbox)
     mailbox.submit(task(0, HERE))
     mailbox.next_trial("g", 0, 0)
     assert mailbox.group_ended("g", "it died", has_died=True)
     assert mailbox.next_event(0.01) is None
     assert mailbox.next_trial("g", 0, 1) is None, "a call that the dead one left behind takes nothing"
-    mailbox.join("h", WORKER)
+    come_up(mailbox, "h")
     assert mailbox.next_trial("h", 0, 0) == task(0, HERE)
+
+
+def test_a_worker_that_stands_still_keeps_no_trial() -> None:
+    """It was handed one without hearing of it: the trial goes to another, and if it wakes up it is told to leave."""
+    mailbox = Mailbox()
+    come_up(mailbox)
+    mailbox.submit(task(0, HERE))
+    mailbox.next_trial("g", 0, 0)
+    assert mailbox.give_up_deaf(60) == []
+    assert mailbox.give_up_deaf(0) == [WORKER]
+    assert mailbox.give_up_deaf(0) == [], "told once"
+    assert not mailbox.begin("g")
+    mailbox.group_ended("g", "killed", has_died=True)
+    come_up(mailbox, "h")
+    assert mailbox.next_trial("h", 0, 0) == task(0, HERE)
+    assert mailbox.next_event(0.01) is None
+
+
+def test_a_group_that_is_about_to_be_killed_gets_no_other_trial() -> None:
+    """Its trial may still complete before the kill comes."""
+    mailbox = Mailbox()
+    given(mailbox)
+    mailbox.submit(task(1, HERE))
+    assert mailbox.cancel(0, 1) == [WORKER]
+    mailbox.post("g", TrialCompleted(0, 1, 0.1, 0.01))
+    assert mailbox.next_trial("g", 0, 1) is None
+    mailbox.group_ended("g", "killed", has_died=True)
+    assert mailbox.next_event(1) == TrialCompleted(0, 1, 0.1, 0.01)
+    assert mailbox.next_event(0.01) is None
+
+
+def test_a_trial_that_is_cancelled_before_its_worker_has_heard_of_it_is_lost() -> None:
+    mailbox = Mailbox()
+    come_up(mailbox)
+    mailbox.submit(task(0, HERE))
+    mailbox.next_trial("g", 0, 0)
+    assert mailbox.cancel(0, 1) == [WORKER]
+    mailbox.group_ended("g", "killed", has_died=True)
+    assert mailbox.next_event(1) == TrialLost(0, 1, "killed")
+
+
+def test_who_comes_too_late_is_no_worker_of_anything() -> None:
+    mailbox = Mailbox()
+    come_up(mailbox)
+    mailbox.group_ended("g", "gone", has_died=True)
+    assert not mailbox.join("g", WORKER)
+    assert not mailbox.begin("g")
+    mailbox.submit(task(0, HERE))
+    assert mailbox.next_trial("g", 0, 0) is None
+    assert not mailbox.post("g", TrialCompleted(0, 1, 0.1, 0.01))
+    mailbox.account("g", TrialFailed(0, 1, "late"))
+    assert mailbox.next_event(0.01) is None
 
 
 @pytest.mark.parametrize(
@@ -92,6 +149,15 @@ def test_a_trial_that_a_dead_group_never_began_goes_to_another_one() -> None:
         ([], True, TrialLost(0, 1, "why")),
         ([TrialFailed(0, 1, "ValueError: bad")], False, TrialFailed(0, 1, "ValueError: bad")),
         ([TrialFailed(0, 1, "ValueError: bad")], True, TrialLost(0, 1, "why")),
+        (
+            [
+                TrialFailed(
+                    0, 1, "Traceback\n  File x\nDistBackendError: NCCL error\nLast error:\nclosed by remote peer"
+                )
+            ],
+            False,
+            TrialLost(0, 1, "why"),
+        ),
         ([TrialFailed(0, 1, "RuntimeError: gloo: Connection closed by peer")], False, TrialLost(0, 1, "why")),
         (
             [TrialFailed(0, 1, "RuntimeError: connection reset by peer"), TrialFailed(0, 1, "ValueError: bad")],
@@ -117,16 +183,24 @@ def test_what_several_workers_say_is_settled(
     assert mailbox.next_event(0.01) is None
 
 
+PLACES = st.integers(0, 2)
+
+
 class Slots(RuleBasedStateMachine):
-    """Three groups that come, train, raise and die in any order, under a controller that gives up and stops."""
+    """Three slots whose groups come, train, raise and die in any order, under a controller that gives up and stops.
+
+    Of each dead group a late message comes, which has to change nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.mailbox = Mailbox()
-        self.submitted = 0
-        self.groups: dict[str, int] = {}
-        """How many trials each has been handed"""
+        self.submitted = self.named = 0
+        self.groups: dict[int, str] = {}
+        self.handed: dict[str, int] = {}
+        """How many trials each group has been handed"""
         self.holds: dict[str, TrialTask] = {}
+        self.cancelled: set[str] = set()
         self.begun: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.has_stopped = False
@@ -136,47 +210,62 @@ class Slots(RuleBasedStateMachine):
         self.mailbox.submit(task(self.submitted, HERE))
         self.submitted += 1
 
-    @rule(name=st.sampled_from("abc"))
-    def come_up(self, name: str) -> None:
-        if name not in self.groups:
-            self.groups[name] = 0
-            self.mailbox.join(name, WORKER)
+    @rule(place=PLACES)
+    def come_up(self, place: int) -> None:
+        if place not in self.groups:
+            self.named += 1
+            self.groups[place] = f"group-{self.named}"
+            self.handed[self.groups[place]] = 0
+            come_up(self.mailbox, self.groups[place])
 
-    @rule(name=st.sampled_from("abc"), begins=st.booleans())
-    def take(self, name: str, begins: bool) -> None:
-        is_free = name in self.groups and name not in self.holds
-        if not is_free or not (self.mailbox._waiting or self.has_stopped):
-            return  # it would wait
-        trial = self.mailbox.next_trial(name, 0, self.groups[name])
-        if trial is None:
-            assert self.has_stopped
+    @rule(place=PLACES, begins=st.booleans())
+    def take(self, place: int, begins: bool) -> None:
+        name = self.groups.get(place)
+        if name is None or name in self.holds:
             return
-        self.groups[name] += 1
+        leaves = self.has_stopped or name in self.cancelled
+        if not self.mailbox._waiting and not leaves:
+            return  # it would wait
+        trial = self.mailbox.next_trial(name, 0, self.handed[name])
+        assert (trial is None) == leaves
+        if trial is None:
+            return
+        self.handed[name] += 1
         self.holds[name] = trial
         if begins:
-            self.mailbox.begin(name)
+            assert self.mailbox.begin(name)
             self.begun[trial.number] = self.begun.get(trial.number, 0) + 1
 
-    @rule(name=st.sampled_from("abc"))
-    def complete(self, name: str) -> None:
+    @rule(place=PLACES)
+    def complete(self, place: int) -> None:
+        name = self.groups.get(place)
         if name in self.holds:
             trial = self.holds.pop(name)
             self.mailbox.post(name, EpochEnded(trial.number, 1, 1, {}))
             self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01))
-            self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01))  # a late double is dropped
+            assert not self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01)), "a double is dropped"
 
-    @rule(name=st.sampled_from("abc"))
-    def die(self, name: str) -> None:
-        if self.groups.pop(name, None) is not None:
-            self.holds.pop(name, None)
-            self.mailbox.group_ended(name, "it died", has_died=True)
+    @rule(place=PLACES)
+    def die(self, place: int) -> None:
+        name = self.groups.pop(place, None)
+        if name is None:
+            return
+        trial = self.holds.pop(name, None)
+        self.mailbox.group_ended(name, "it died", has_died=True)
+        if trial is not None:
+            waits = any(waiting.number == trial.number for waiting in self.mailbox._waiting)
+            assert waits == (trial.number not in self.begun and name not in self.cancelled and not self.has_stopped)
+            assert not self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01))
+        assert not self.mailbox.join(name, WORKER)
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
         number = data.draw(st.integers(0, self.submitted - 1))
         killed = self.mailbox.cancel(number, 1)
-        assert bool(killed) == any(held.number == number for held in self.holds.values())
+        holding = {name for name, held in self.holds.items() if held.number == number}
+        assert bool(killed) == bool(holding)
+        self.cancelled |= holding
 
     @rule()
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixrec_automl.cluster.attempt import run_attempt
-from mixrec_automl.cluster.executor import Event, TrialCompleted, TrialEnded, TrialFailed, TrialLost
+from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted, TrialEnded, TrialFailed, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import NotFiniteError, OnEpoch, Training, TrialScore, TrialTask, run_training
 from tests.mixrec_automl.cluster.trainings import Counting, task
@@ -62,6 +62,13 @@ def test_a_file_system_in_trouble_is_told_from_a_mistake(tmp_path: Path, number:
     lost = run_attempt(raised_while_handling, task(0, tmp_path), lambda *_: True)
     assert isinstance(lost, TrialLost)
     assert lost.is_storage
+
+    def broken(_: EpochEnded) -> bool:
+        raise ConnectionError("the way to the controller is broken")
+
+    lost = run_attempt(Counting(epochs=2), task(0, tmp_path), broken)
+    assert isinstance(lost, TrialLost)
+    assert not lost.is_storage
 
     def missing(_: TrialTask, __: OnEpoch) -> TrialScore:
         raise FileNotFoundError(errno.ENOENT, "no such file", "items.jsonl")
