@@ -45,7 +45,20 @@ def is_dead(process: str) -> bool:
         return False
     if machine != _machine() or start == "?":
         return False
-    return _start_of(int(pid)) != start
+    return _start_of(int(pid)) != start and _is_gone(int(pid))
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process that /proc does not show as it was is gone, and not merely hidden from this user."""
+    if _start_of(pid) is not None:
+        return True  # another process has the number now
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return (PROC / str(pid)).exists()  # its remains alone: it waits to be reaped
 
 
 def _machine() -> str:

@@ -66,7 +66,7 @@ def launch(
         writer = acquire(repository, name, waiting=partial(tell_of_holder, console))
         known, seen = repository.trials(name), repository.observations(name)
         view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
-        projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow")
+        projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow", writer.holds_lease)
         make_executor = partial(SlotExecutor, training, config.cluster, (scratch or folder) / "train")
         parts = SearchParts(writer, known, proposer, make_executor, view, projector.wake)
         projector.start()

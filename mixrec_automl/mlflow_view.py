@@ -87,7 +87,7 @@ class MlflowView:
         """`TAG_BEST` of the search's run"""
         self._revision = -1
         """The cursor: changes of the search up to this one have been written."""
-        for run in self._existing_runs():
+        for run in self._runs_with({}):
             known, tags = _KnownRun.read(run), run.data.tags
             if TAG_TRIAL in tags:
                 self._children[int(tags[TAG_TRIAL]), int(tags[TAG_ATTEMPT])] = known
@@ -204,7 +204,9 @@ class MlflowView:
                 for name, value in results.items()
                 if value is not None
             ]
-        if is_last and trial.error is not None:
+        # Of a trial that has not FAILED, the error is that of the attempt before the one that runs or waits to run.
+        of_error = trial.attempt if trial.state in (TrialState.FAILED, TrialState.QUEUED) else trial.attempt - 1
+        if attempt == of_error and trial.error is not None:
             tags[TAG_ERROR] = (trial.error.strip().splitlines() or [""])[-1]
             self._client.log_text(child.id, trial.error, "error.txt")
         self._log(child, metrics, tags=tags)
@@ -217,6 +219,10 @@ class MlflowView:
         start = started or (seen[0].recorded_at if seen else trial.created_at)
         tags = {MLFLOW_PARENT_RUN_ID: parent.id, TAG_TRIAL: str(trial.number), TAG_ATTEMPT: str(attempt)}
         name = f"trial-{trial.number:03d}" + (f"-attempt-{attempt}" if attempt > 1 else "")
+        # Whoever made it since this view was opened, such as the next controller of a process that stood still.
+        for known in self._runs_with({TAG_TRIAL: str(trial.number), TAG_ATTEMPT: str(attempt)}):
+            child = self._children[trial.number, attempt] = _KnownRun.read(known)
+            return child
         created = self._client.create_run(
             self.experiment_id, _milliseconds(start), {**self._identity, **tags}, run_name=name
         )
@@ -226,8 +232,10 @@ class MlflowView:
 
     # MLflow
 
-    def _existing_runs(self) -> Iterator[Run]:
-        where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in self._identity.items())
+    def _runs_with(self, tags: Mapping[str, str]) -> Iterator[Run]:
+        """All runs of this search that carry `tags`, the oldest first."""
+        wanted = {**self._identity, **tags}
+        where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         token = None
         while True:
             page = self._client.search_runs(

@@ -28,6 +28,7 @@ def stop_search(repository: Repository, name: str) -> Search:
     while (search := repository.search(name)).state is SearchState.RUNNING:
         if search.controller is None:
             return _stop_in_its_place(repository, name)
+        repository.request_stop(name)  # again, since a controller that has just begun knows nothing of it
         time.sleep(LOOK_SECONDS)
     return search
 

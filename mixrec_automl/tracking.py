@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -68,9 +69,22 @@ def project(repository: Repository, search: str, tracking_uri: str, artifacts: P
 
 
 class Projector:
-    """Projects one search in a background thread: after each `wake`, and again later where MLflow fails."""
+    """Projects one search in a background thread: after each `wake`, and again later where MLflow fails.
 
-    def __init__(self, repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> None:
+    Args:
+        holds_lease: whether the search is this process's still. Once it is not, nothing more is written: the runs that
+            its next controller has made meanwhile are not known here, and would be made twice.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        search: str,
+        tracking_uri: str,
+        artifacts: Path,
+        holds_lease: Callable[[], bool],
+    ) -> None:
+        self._holds_lease = holds_lease
         self._repository = repository
         self._search = search
         self._tracking_uri = tracking_uri
@@ -108,9 +122,8 @@ class Projector:
         self._news.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._note_error("the search ended before MLflow had all of it")
-        return self._error is None
+        # Nothing is noted in the database, which may be what is waited for: it knows how far MLflow is behind.
+        return self._error is None and not self._thread.is_alive()
 
     def _run(self) -> None:
         retry = FIRST_RETRY_SECONDS
@@ -122,6 +135,9 @@ class Projector:
             closing = self._closing.is_set()
             self._busy_since = time.monotonic()
             try:
+                if not self._holds_lease():
+                    self._busy_since = None
+                    return
                 self._update()
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
                 self._view = None

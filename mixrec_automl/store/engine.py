@@ -13,8 +13,9 @@ from mixrec_automl.store.file_systems import network_file_system
 from mixrec_automl.store.models import SCHEMA_VERSION, Base, SchemaVersionRow
 from trainers.errors import UserError
 
-BUSY_SECONDS = 30
-"""How long a process waits for another one's write before it gives up; a write takes milliseconds."""
+BUSY_SECONDS = 5
+"""How long a process waits for another one's write, which takes milliseconds; a controller then asks again, and can be
+stopped in between."""
 READ_ONLY = "mixrec_read_only"
 """Execution option of a connection whose transactions only read."""
 

@@ -80,10 +80,11 @@ class SearchWriter:
     def renew(self, seconds: float) -> bool:
         """Hold the lease for `seconds` from now on. Returns whether somebody has asked the search to stop.
 
-        A lease that ran out is renewed as well, as long as nobody else has taken it.
+        A lease that ran out is renewed as well, as long as nobody else has taken it; one that was given back is not.
         """
         with self._checked() as (_session, search, now):
-            search.lease_until = now + seconds
+            if search.lease_until is not None:
+                search.lease_until = now + seconds
             return search.stop_requested
 
     def set_state(self, state: SearchState, error: str | None = None) -> Search:
@@ -95,6 +96,11 @@ class SearchWriter:
             change.search.state, change.search.error = state, storable(error)
             change.search.updated_at = change.moment
             return to_search(change.search, change.seconds)
+
+    def holds_lease(self) -> bool:
+        """Whether no other process has taken it over. Raises DatabaseUnavailableError."""
+        with self._transactions.reading() as session:
+            return search_row(session, self.lease.search).lease_term == self.lease.term
 
     def release(self) -> None:
         """Give the lease back, so that nobody has to wait until it runs out."""

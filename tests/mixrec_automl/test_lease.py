@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -159,3 +160,58 @@ def test_stop_does_it_itself_where_the_controller_is_dead(repository: Repository
     assert [trial.state for trial in repository.trials(NAME)] == [TrialState.QUEUED] * 2
     with pytest.raises(LeaseLostError):
         writer.complete_trial(0, 1, 0.1, 0.1)
+
+
+def test_a_process_that_is_hidden_from_this_user_is_not_dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where /proc is mounted with `hidepid`: it shows nothing of others, though their numbers are taken."""
+    me = this_process()
+    real = holder._machine()
+    monkeypatch.setattr(holder, "_machine", lambda: real)
+    monkeypatch.setattr(holder, "PROC", tmp_path)
+    assert not is_dead(me.process)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert is_dead(me.process.replace(f" {os.getpid()} ", f" {child.pid} "))
+
+
+def test_a_lease_that_was_given_back_stays_so(repository: Repository) -> None:
+    """A last renewal of the heartbeat may come after it."""
+    writer = acquire(repository, NAME)
+    writer.release()
+    writer.renew(100)
+    assert repository.search(NAME).controller is None
+    assert writer.holds_lease()
+    acquire(repository, NAME, holder=ELSEWHERE)
+    assert not writer.holds_lease()
+
+
+def test_the_heartbeat_outlives_what_it_did_not_expect(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = acquire(repository, NAME)
+    renew, errors = writer.renew, [ValueError("unexpected")]
+
+    def fail_once(seconds: float) -> bool:
+        if errors:
+            raise errors.pop()
+        return renew(seconds)
+
+    monkeypatch.setattr(writer, "renew", fail_once)
+    stop = threading.Event()
+    with heartbeat(writer, stop):
+        repository.request_stop(NAME)
+        assert stop.wait(5)
+
+
+def test_a_controller_that_comes_after_the_wish_to_stop_hears_of_it(repository: Repository) -> None:
+    """Taking the lease forgets older wishes, for whoever resumes a search wants it to run."""
+    writer_of(repository, NAME, who="first")
+    stopping_it = threading.Thread(target=stopping.stop_search, args=(repository, NAME), daemon=True)
+    stopping_it.start()
+    time.sleep(0.1)
+    second = writer_of(repository, NAME, who="second", dead="first")
+    deadline = time.monotonic() + 5
+    while not second.renew(100):
+        assert time.monotonic() < deadline, "it was never told"
+        time.sleep(0.02)
+    second.set_state(SearchState.STOPPED)
+    stopping_it.join(5)
+    assert not stopping_it.is_alive()

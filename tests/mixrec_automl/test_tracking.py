@@ -301,7 +301,7 @@ def test_large_batches_are_split(repository: Repository, writer: SearchWriter, u
 def test_the_projector_follows_the_search(
     repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path
 ) -> None:
-    projector = Projector(repository, NAME, uri, tmp_path)
+    projector = Projector(repository, NAME, uri, tmp_path, lambda: True)
     projector.start()
     complete(writer, 0, "000", 0.04)
     projector.wake()
@@ -324,7 +324,7 @@ def test_the_projector_catches_up_after_an_outage(
     away = mlflow_file.with_suffix(".away")
     mlflow_file.rename(away)
     mlflow_file.mkdir()  # a folder cannot be opened as a database
-    projector = Projector(repository, NAME, uri, tmp_path)
+    projector = Projector(repository, NAME, uri, tmp_path, lambda: True)
     with caplog.at_level(logging.INFO, "mixrec_automl.tracking"):
         projector.start()
         complete(writer, 0, "000", 0.04)
@@ -343,7 +343,7 @@ def test_the_projector_catches_up_after_an_outage(
 
 
 def test_a_dead_server_delays_nobody(repository: Repository, tmp_path: Path) -> None:
-    projector = Projector(repository, NAME, "http://127.0.0.1:9", tmp_path)
+    projector = Projector(repository, NAME, "http://127.0.0.1:9", tmp_path, lambda: True)
     start = time.monotonic()
     projector.start()
     for _ in range(100):
@@ -390,7 +390,7 @@ def test_an_update_reads_only_what_is_new(
 
 
 def test_a_projector_that_never_started_closes(repository: Repository, uri: str, tmp_path: Path) -> None:
-    assert Projector(repository, NAME, uri, tmp_path).close(1)
+    assert Projector(repository, NAME, uri, tmp_path, lambda: True).close(1)
 
 
 def wait_for(condition: Any, seconds: float = 30.0) -> None:

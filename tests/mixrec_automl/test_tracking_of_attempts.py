@@ -1,0 +1,105 @@
+"""MLflow's side of attempts that were lost, and of controllers that were replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mixrec_automl.mlflow_view import MlflowView
+from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.writer import SearchWriter
+from mixrec_automl.tracking import Projector
+from tests.mixrec_automl.store.writing import started, writer_of
+
+NAME = "s"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    repository = Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")
+    repository.create_search(NAME, {}, "fingerprint")
+    yield repository
+    repository.close()
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def view(repository: Repository, uri: str, folder: Path) -> MlflowView:
+    return MlflowView.open(repository.search(NAME), uri, folder)
+
+
+def runs_of_trials(repository: Repository, uri: str) -> dict[str, tuple[str, str | None]]:
+    """Status and error of each run of this search's trials by its name, no two of one name."""
+    client = MlflowClient(tracking_uri=uri)
+    created = repository.search(NAME).created_at.isoformat()
+    experiment = client.get_experiment_by_name(NAME)
+    found: dict[str, tuple[str, str | None]] = {}
+    for run in client.search_runs([experiment.experiment_id], f"tags.`mixrec.created` = '{created}'"):
+        if "mixrec.trial" in run.data.tags:
+            assert run.info.run_name not in found, "a run was created twice"
+            found[run.info.run_name] = (run.info.status, run.data.tags.get("mixrec.error"))
+    return found
+
+
+def finish(writer: SearchWriter, attempt: int) -> None:
+    writer.record_epoch(0, attempt, 1, {"validation_mrr": 0.1})
+    writer.complete_trial(0, attempt, 0.1, 0.001)
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["at each change", "at the end"])
+def test_the_error_of_an_attempt_stands_on_its_own_run(
+    repository: Repository, uri: str, tmp_path: Path, often: bool
+) -> None:
+    shown = view(repository, uri, tmp_path)
+
+    def show() -> None:
+        if often:
+            shown.update(repository)
+
+    writer = writer_of(repository, NAME)
+    started(writer, 0)
+    show()
+    writer.requeue_trial(0, 1, lost="worker\nwas killed")
+    show()
+    writer.start_trial(0, 2)
+    show()
+    shown.update(repository)
+    finish(writer, 2)
+    shown.update(repository)
+    assert runs_of_trials(repository, uri) == {
+        "trial-000": ("KILLED", "was killed"),
+        "trial-000-attempt-2": ("FINISHED", None),
+    }
+
+
+def test_two_views_of_one_search_make_each_run_once(repository: Repository, uri: str, tmp_path: Path) -> None:
+    """A process that stood still does not know of the runs that its successor has made."""
+    old, new = view(repository, uri, tmp_path), view(repository, uri, tmp_path)
+    writer = writer_of(repository, NAME)
+    old.update(repository)
+    new.update(repository)
+    started(writer, 0)
+    finish(writer, 1)
+    new.update(repository)
+    old.update(repository)
+    assert runs_of_trials(repository, uri) == {"trial-000": ("FINISHED", None)}
+
+
+def test_a_projector_whose_controller_was_replaced_writes_nothing_more(
+    repository: Repository, uri: str, tmp_path: Path
+) -> None:
+    writer = writer_of(repository, NAME)
+    projector = Projector(repository, NAME, uri, tmp_path, writer.holds_lease)
+    successor = writer_of(repository, NAME, who="another", dead="me")
+    started(successor, 0)
+    finish(successor, 1)
+    projector.start()
+    projector.close()
+    assert repository.search(NAME).tracked_revision == -1
+    assert MlflowClient(tracking_uri=uri).get_experiment_by_name(NAME) is None or not runs_of_trials(repository, uri)
