@@ -45,20 +45,22 @@ def is_dead(process: str) -> bool:
         return False
     if machine != _machine() or start == "?":
         return False
-    return _start_of(int(pid)) != start and _is_gone(int(pid))
+    return _start_of(int(pid)) != start and not _is_hidden(int(pid))
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether a process that /proc does not show as it was is gone, and not merely hidden from this user."""
-    if _start_of(pid) is not None:
-        return True  # another process has the number now
+def _is_hidden(pid: int) -> bool:
+    """Whether process `pid` may be there though /proc shows nothing of it, as where that is mounted with `hidepid`."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
+        (PROC / str(pid) / "stat").read_text()
     except OSError:
-        return False
-    return (PROC / str(pid)).exists()  # its remains alone: it waits to be reaped
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+    return False
 
 
 def _machine() -> str:

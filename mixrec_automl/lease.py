@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 from mixrec_automl.holder import Holder, is_dead, this_process
-from mixrec_automl.store.errors import LeaseHeldError, LeaseLostError
+from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseHeldError, LeaseLostError
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from trainers.errors import UserError
@@ -76,8 +76,10 @@ def heartbeat(writer: SearchWriter, stop: Event) -> Iterator[None]:
             except LeaseLostError:
                 stop.set()
                 return
-            except Exception as error:  # a thread that ended here would never hear of a stop again
+            except DatabaseUnavailableError as error:
                 _log.info("the lease could not be renewed: %s", error)
+            except Exception:  # a thread that ended here would never hear of a stop again
+                _log.exception("the lease could not be renewed")
 
     thread = Thread(target=run, name="lease", daemon=True)
     thread.start()

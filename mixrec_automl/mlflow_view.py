@@ -139,6 +139,10 @@ class MlflowView:
     # The search
 
     def _create_parent(self, search: Search) -> _KnownRun:
+        for known in self._runs_with({}):  # as in `_create_child`
+            if TAG_TRIAL not in known.data.tags:
+                self._parent, self._best = _KnownRun.read(known), known.data.tags.get(TAG_BEST)
+                return self._parent
         created = self._client.create_run(
             self.experiment_id, _milliseconds(search.created_at), dict(self._identity), run_name=search.name
         )

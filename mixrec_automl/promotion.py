@@ -120,7 +120,8 @@ def train_winner(plan: PromotionPlan, folder: Path, on_epoch: Callable[[EpochEnd
     task = TrialTask(plan.trial.number, 1, plan.trial.architecture, plan.trial.seed, plan.folder)
     try:
         make = partial(SlotExecutor, training, plan.config.cluster, folder)
-        with closing(LastingExecutor(make, Watchdog(plan.config.search.hang_seconds))) as executor:
+        # The search's own limit for a hang is no measure here: an epoch on all users takes longer.
+        with closing(LastingExecutor(make, Watchdog(None))) as executor:
             return _follow(executor, task, on_epoch, stop)
     except ExecutorDied as died:
         raise PromotionError(str(died)) from died

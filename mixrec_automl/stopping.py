@@ -28,7 +28,8 @@ def stop_search(repository: Repository, name: str) -> Search:
     while (search := repository.search(name)).state is SearchState.RUNNING:
         if search.controller is None:
             return _stop_in_its_place(repository, name)
-        repository.request_stop(name)  # again, since a controller that has just begun knows nothing of it
+        if not search.is_to_stop:  # a controller that has begun since then knows nothing of it
+            repository.request_stop(name)
         time.sleep(LOOK_SECONDS)
     return search
 

@@ -136,7 +136,7 @@ class Projector:
             self._busy_since = time.monotonic()
             try:
                 if not self._holds_lease():
-                    self._busy_since = None
+                    self._busy_since = self._error = None
                     return
                 self._update()
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
@@ -169,6 +169,8 @@ class Projector:
             return False
         self._error = error
         try:
+            if not self._holds_lease():
+                return False
             self._repository.note_tracking(self._search, error)
         except Exception as failure:  # the database is away too, and the search says so itself
             _log.warning("the state of MLflow could not be noted in the database: %s", failure)

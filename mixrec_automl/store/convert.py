@@ -27,6 +27,7 @@ def to_search(row: SearchRow, now: float) -> Search:
         tracked_revision=row.tracked_revision,
         tracking_error=row.tracking_error,
         controller=row.lease_holder if is_held(row, now) else None,
+        is_to_stop=row.stop_requested,
     )
 
 

@@ -135,6 +135,8 @@ class Search:
     """Why MLflow does not yet show all of it; the search itself is unaffected."""
     controller: str | None = None
     """The process that holds the search's lease; None where none does, so that a RUNNING search stands still."""
+    is_to_stop: bool = False
+    """Whether its controller has been asked to stop."""
 
     @property
     def changes_not_tracked(self) -> int:

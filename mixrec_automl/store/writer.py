@@ -217,8 +217,9 @@ class SearchWriter:
         """
         with self._changing() as change:
             row = change.trial(number)
-            if change.end(row, attempt, TrialState.QUEUED) and lost is not None:
-                row.losses, row.error = row.losses + 1, storable(lost)
+            if change.end(row, attempt, TrialState.QUEUED):
+                row.losses += lost is not None
+                row.error = storable(lost)
             return to_trial(row)
 
     # Transactions

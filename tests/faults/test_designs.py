@@ -30,14 +30,13 @@ def test_designs_that_raise_report_nan_hang_and_freeze(stage: Stage, recoveries:
     assert "lost 2 times" in errors[4]
     assert [trials[number].losses for number in ills] == [0, 0, 1, 1]
     assert [trials[number].attempt for number in (1, 2)] == [1, 1], "what raised would raise again"
-    for number, what_befell in ills.items():
+    for number in (3, 4):
         trial = trials[number]
         assert trial.started_at is not None
         assert trial.finished_at is not None
         seconds = (trial.finished_at - trial.started_at).total_seconds()
-        limit = ", hang_seconds: 3" if what_befell in ("hang", "freeze") else ""
         recoveries.add(
-            f"a design that would {what_befell}{limit}",
+            f"a design that would {ills[number]}, hang_seconds: 3",
             "its last attempt is over, the wait for a slot included",
             seconds,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from mixrec_automl import holder, lease, stopping
 from mixrec_automl.holder import Holder, is_dead, this_process
 from mixrec_automl.lease import acquire, heartbeat
+from mixrec_automl.store import engine
 from mixrec_automl.store.errors import LeaseLostError
 from mixrec_automl.store.records import SearchState, TrialState
 from mixrec_automl.store.repository import Repository
@@ -169,9 +172,29 @@ def test_a_process_that_is_hidden_from_this_user_is_not_dead(monkeypatch: pytest
     monkeypatch.setattr(holder, "_machine", lambda: real)
     monkeypatch.setattr(holder, "PROC", tmp_path)
     assert not is_dead(me.process)
+    (tmp_path / str(os.getpid())).mkdir()  # the folder shows, and nothing in it can be read
+    assert not is_dead(me.process)
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert is_dead(me.process.replace(f" {os.getpid()} ", f" {child.pid} "))
+
+
+def test_a_stop_that_waits_only_reads(repository: Repository, tmp_path: Path) -> None:
+    """So a database that somebody else locks meanwhile does not end it."""
+    writer = writer_of(repository, NAME)
+    ended: list[object] = []
+    stopping_it = threading.Thread(target=lambda: ended.append(stopping.stop_search(repository, NAME)), daemon=True)
+    stopping_it.start()
+    while not repository.search(NAME).is_to_stop:
+        time.sleep(0.01)
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        stopping_it.join(engine.BUSY_SECONDS + 1)
+        other.execute("ROLLBACK")
+    assert stopping_it.is_alive()
+    writer.set_state(SearchState.STOPPED)
+    stopping_it.join(5)
+    assert len(ended) == 1
 
 
 def test_a_lease_that_was_given_back_stays_so(repository: Repository) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from mixrec_automl import tracking
 from mixrec_automl.mlflow_view import MlflowView
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
@@ -34,13 +40,20 @@ def view(repository: Repository, uri: str, folder: Path) -> MlflowView:
     return MlflowView.open(repository.search(NAME), uri, folder)
 
 
+def runs_of(repository: Repository, uri: str) -> list[Run]:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(NAME)
+    created = repository.search(NAME).created_at.isoformat()
+    where = f"tags.`mixrec.created` = '{created}'"
+    return list(client.search_runs([experiment.experiment_id], where)) if experiment is not None else []
+
+
 def runs_of_trials(repository: Repository, uri: str) -> dict[str, tuple[str, str | None]]:
     """Status and error of each run of this search's trials by its name, no two of one name."""
-    client = MlflowClient(tracking_uri=uri)
-    created = repository.search(NAME).created_at.isoformat()
-    experiment = client.get_experiment_by_name(NAME)
     found: dict[str, tuple[str, str | None]] = {}
-    for run in client.search_runs([experiment.experiment_id], f"tags.`mixrec.created` = '{created}'"):
+    runs = runs_of(repository, uri)
+    assert sum("mixrec.trial" not in run.data.tags for run in runs) == 1, "the search's own"
+    for run in runs:
         if "mixrec.trial" in run.data.tags:
             assert run.info.run_name not in found, "a run was created twice"
             found[run.info.run_name] = (run.info.status, run.data.tags.get("mixrec.error"))
@@ -78,12 +91,23 @@ def test_the_error_of_an_attempt_stands_on_its_own_run(
     }
 
 
+def test_an_attempt_that_was_stopped_carries_no_older_error(repository: Repository, uri: str, tmp_path: Path) -> None:
+    shown, writer = view(repository, uri, tmp_path), writer_of(repository, NAME)
+    started(writer, 0)
+    writer.requeue_trial(0, 1, lost="worker was killed")
+    writer.start_trial(0, 2)
+    shown.update(repository)
+    writer.requeue_trial(0, 2)
+    shown.update(repository)
+    assert runs_of_trials(repository, uri)["trial-000-attempt-2"] == ("KILLED", None)
+
+
 def test_two_views_of_one_search_make_each_run_once(repository: Repository, uri: str, tmp_path: Path) -> None:
     """A process that stood still does not know of the runs that its successor has made."""
     old, new = view(repository, uri, tmp_path), view(repository, uri, tmp_path)
     writer = writer_of(repository, NAME)
-    old.update(repository)
     new.update(repository)
+    old.update(repository)
     started(writer, 0)
     finish(writer, 1)
     new.update(repository)
@@ -102,4 +126,39 @@ def test_a_projector_whose_controller_was_replaced_writes_nothing_more(
     projector.start()
     projector.close()
     assert repository.search(NAME).tracked_revision == -1
-    assert MlflowClient(tracking_uri=uri).get_experiment_by_name(NAME) is None or not runs_of_trials(repository, uri)
+    assert runs_of(repository, uri) == []
+
+
+def test_a_projector_whose_controller_was_replaced_is_quiet_about_trouble(
+    repository: Repository, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of MLflow as well as of the database: the search is its successor's."""
+    monkeypatch.setattr(tracking, "FIRST_RETRY_SECONDS", 0.01)
+    writer = writer_of(repository, NAME)
+
+    def replaced_and_refused(*_: object) -> MlflowView:
+        if writer.holds_lease():
+            writer_of(repository, NAME, who="another", dead="me")
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(tracking, "open_view", replaced_and_refused)
+    projector = Projector(repository, NAME, uri, tmp_path, writer.holds_lease)
+    projector.start()
+    assert projector.close(10)
+    assert repository.search(NAME).tracking_error is None
+
+
+def test_the_end_does_not_wait_for_a_database_that_is_locked(
+    repository: Repository, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(tracking, "open_view", lambda *_: over.wait(20))
+    projector = Projector(repository, NAME, uri, tmp_path, lambda: True)
+    projector.start()
+    with closing(sqlite3.connect(tmp_path / "mixrec.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert not projector.close(0.2)
+        assert time.monotonic() - began < 2
+        other.execute("ROLLBACK")
+    over.set()
