@@ -25,6 +25,8 @@ from tests.mixrec_automl.cluster.trainings import true_mrr
 ROOT = Path(__file__).parents[2]
 NOT_PASSED_ON = ("RAY_ADDRESS", "MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI")
 WORKER = "ray::RayTrainWorker"
+SECONDS_TO_END = 20
+"""Within this a command ends that was asked to."""
 
 
 def plan(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mixrec_automl.store.records import SearchState, best_trial
-from tests.end_to_end.test_search import SECONDS_TO_END, left_behind, repository_of, wait_for
+from tests.end_to_end.stage import SECONDS_TO_END, Stage
 from tests.trainers.data.files import shop_items, shop_sequences, write_jsonl
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 
@@ -69,6 +69,17 @@ class Shell:
         return output
 
 
+def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read lines until one holds `text`."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    pytest.fail(f"ended without {text!r}:\n{''.join(lines)}")
+
+
 def epochs_in(output: str) -> list[int]:
     return [int(number) for number in re.findall(rf"^epoch (\d+)/{EPOCHS}: validation MRR", output, re.MULTILINE)]
 
@@ -102,7 +113,7 @@ def test_the_winner_is_promoted_and_recommends(shell: Shell) -> None:
     assert "better than popularity: test MRR +0." in output
     assert f"the same {USERS} users" in output
     assert "mixrec-shop version 1 is now the champion" in output
-    assert left_behind(shell.home) == []
+    assert Stage(shell.home).left_behind() == []
 
     shown = json.loads(shell.run("show", "s", "--json"))
     winner = max(shown["trials"], key=lambda trial: trial["mrr"])["number"]
@@ -123,7 +134,7 @@ def test_the_winner_is_promoted_and_recommends(shell: Shell) -> None:
 
 
 def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> None:
-    repository = repository_of(shell.home)
+    repository = Stage(shell.home).repository()
     winner = best_trial(repository.trials("s"))
     assert winner is not None
     other = str(1 - winner.number)
@@ -132,7 +143,7 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     process = shell.start("promote", "s", "--trial", other)
     try:
         lines = wait_for(process, f"epoch 2/{EPOCHS}")
-        ray_folders = set(re.findall(r"/tmp/mixrec-\w+", " ".join(left_behind(shell.home))))
+        ray_folders = set(re.findall(r"/tmp/mixrec-\w+", " ".join(Stage(shell.home).left_behind())))
         assert len(ray_folders) == 1, "the checks below can see Ray"
         began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends Ctrl-C to all processes in the foreground
@@ -146,7 +157,7 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     assert took < SECONDS_TO_END, output
     assert_own_lines_only(output.splitlines())
     assert f"stopped; to go on: mixrec-automl promote s --trial {other}" in output
-    assert left_behind(shell.home) == []
+    assert Stage(shell.home).left_behind() == []
     assert not any(Path(folder).exists() for folder in ray_folders)
     assert repository.promotions("s")[-1].state is SearchState.STOPPED
 

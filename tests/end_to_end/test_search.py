@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from mixrec_automl.store.records import SearchState, TrialState
-from tests.end_to_end.stage import Stage, plan
+from tests.end_to_end.stage import SECONDS_TO_END, Stage, plan
 
 pytestmark = pytest.mark.end_to_end
-
-SECONDS_TO_END = 20
 
 
 @pytest.fixture
