@@ -113,12 +113,12 @@ def run_and_close(name: str, run: Callable[[], Search], repository: Repository, 
     from mixrec_automl.store.records import SearchState
 
     try:
-        search = run()
+        run()
     except KeyboardInterrupt:
         if name in {known.name for known in repository.searches()}:
             console.print(f"to go on: mixrec-automl resume {name}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    trials = repository.trials(name)
+    search, trials = repository.search(name), repository.trials(name)  # MLflow has caught up since it ended
     epochs = {seen.trial: seen.epoch for seen in repository.observations(name)}
     print_search(console, search, trials, epochs)
     print_next_steps(console, search, trials)
