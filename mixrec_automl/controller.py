@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,8 @@ class SearchParts:
     writer: SearchWriter
     trials: tuple[Trial, ...]
     """Recorded before, read under the lease"""
+    epochs: Mapping[int, int]
+    """The last epoch that is recorded of each trial"""
     proposer: Proposer
     make_executor: Callable[[], Executor]
     """Called again where an executor has died"""
@@ -131,7 +133,7 @@ class _Loop:
         self._budget, self._slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
         self._listener = parts.listener
         self._patiently = Patience(stop, parts.listener.notice)
-        self._trials = RecordedTrials(parts.writer, parts.trials, self._patiently, self._announce)
+        self._trials = RecordedTrials(parts.writer, parts.trials, parts.epochs, self._patiently, self._announce)
         self._executor: Executor = LastingExecutor(parts.make_executor, Watchdog(budget.hang_seconds))
         self._storage = StorageTrouble(parts.listener.notice)
         self._proposal: Future[Proposal] | None = None
@@ -234,7 +236,9 @@ class _Loop:
         for waiting in self._waiting[: self._slots - len(self._running)]:
             trial = self._trials.start(waiting.number)
             folder = (self._folder / "trials" / str(trial.number)).absolute()
-            self._executor.submit(TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder))
+            known = self._trials.epochs_of(trial.number)
+            task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, known)
+            self._executor.submit(task)
 
     def _record(self, event: Event | None) -> None:
         if isinstance(event, SlotsWaiting):

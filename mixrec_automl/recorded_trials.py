@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mixrec_automl.cluster.executor import EpochEnded, TrialCompleted
@@ -19,13 +19,20 @@ class RecordedTrials:
 
     Args:
         trials: recorded before, read under the lease of `writer`.
+        epochs: the last epoch that is recorded of each, where there is one.
         changed: told of each trial that is new or in another state.
     """
 
     def __init__(
-        self, writer: SearchWriter, trials: Sequence[Trial], patiently: Patience, changed: Callable[[Trial], None]
+        self,
+        writer: SearchWriter,
+        trials: Sequence[Trial],
+        epochs: Mapping[int, int],
+        patiently: Patience,
+        changed: Callable[[Trial], None],
     ) -> None:
         self._writer, self._patiently, self._changed = writer, patiently, changed
+        self._epochs = dict(epochs)
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
     def __len__(self) -> int:
@@ -46,6 +53,10 @@ class RecordedTrials:
         trial = self._trials.get(number)
         return trial is not None and trial.state is TrialState.RUNNING and trial.attempt == attempt
 
+    def epochs_of(self, number: int) -> int:
+        """Up to which epoch, from 1, all are recorded."""
+        return self._epochs.get(number, 0)
+
     def add(self, proposal: Proposal, seeds: Sequence[int]) -> None:
         """A trial for each training seed."""
         add = partial(self._writer.add_trials, len(self), proposal.architecture, seeds)
@@ -57,6 +68,7 @@ class RecordedTrials:
 
     def record_epoch(self, event: EpochEnded) -> None:
         self._patiently(partial(self._writer.record_epoch, event.number, event.attempt, event.epoch, event.metrics))
+        self._epochs[event.number] = max(self.epochs_of(event.number), event.epoch)
 
     def complete(self, event: TrialCompleted) -> None:
         write = partial(self._writer.complete_trial, event.number, event.attempt)

@@ -46,6 +46,7 @@ def finetune(
     seed: int,
     folder: Path,
     on_epoch: OnEpoch,
+    recorded: int | None = None,
 ) -> FinetuneResult:
     """Train `architecture` and keep the weights of its best validation epoch in `folder / BEST`.
 
@@ -55,6 +56,8 @@ def finetune(
     Args:
         seed: of initial weights and of all draws.
         on_epoch: called on rank 0 after each epoch; False stops the training.
+        recorded: how many epochs the caller knows of. A resumed training first reports those that were finished beyond
+            that, as where the caller died while the training went on for a moment. None: it reports new ones alone.
 
     Raises:
         NotFiniteError: a loss is NaN or infinite.
@@ -72,14 +75,19 @@ def finetune(
 
     identity = {"architecture": str(architecture), "seed": seed, "config": asdict(config), "task": task.fingerprint}
     state: dict[str, Any] = {"identity": identity, "epoch": 0, "best_epoch": 0, "mrr": -1.0, "standard_error": 0.0}
+    state["reports"] = []
     if (folder / LAST).exists():
         # Before anything is loaded: another design has weights of other shapes.
         if checkpoint.read_header(folder / LAST)["identity"] != identity:
             raise ValueError(f"{folder} holds the training of another design, seed or configuration: remove it first")
-        state = checkpoint.load_training(folder / LAST, model, optimizer)
+        state |= checkpoint.load_training(folder / LAST, model, optimizer)
     wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
 
     going = True
+    if recorded is not None:
+        for finished in state["reports"][recorded:]:
+            going = (rank > 0 or on_epoch(EpochReport.from_dict(finished))) and going
+        going = _agree(going, workers, device)
     while going and state["epoch"] < training.epochs:
         started = time.perf_counter()
         epoch = int(state["epoch"]) + 1
@@ -93,9 +101,11 @@ def finetune(
         if rank == 0:
             if state["best_epoch"] == epoch:
                 checkpoint.write(folder / BEST, model.state_dict(), {"identity": identity, "epoch": epoch})
-            checkpoint.save_training(folder / LAST, model, optimizer, state)
             seconds = time.perf_counter() - started
-            going = on_epoch(EpochReport(epoch, training.epochs, losses, validation, seconds, tokens))
+            report = EpochReport(epoch, training.epochs, losses, validation, seconds, tokens)
+            state["reports"] = [*state["reports"], asdict(report)]
+            checkpoint.save_training(folder / LAST, model, optimizer, state)
+            going = on_epoch(report)
         going = _agree(going, workers, device)
     return FinetuneResult(
         int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainers.metrics import RankingMetrics
 
@@ -19,9 +20,14 @@ class EpochReport:
     """Mean over the epoch's terms, not weighted: seq, align, contrastive, collaborative; `total` is weighted"""
     validation: RankingMetrics
     seconds: float
-    """Wall time of training and evaluation"""
+    """Wall time of training, evaluation and keeping the best weights"""
     tokens: int
     """Tokens that all workers trained on in this epoch"""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochReport:
+        """Inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "validation": RankingMetrics(**values["validation"])})
 
     def as_metrics(self) -> dict[str, float]:
         """Flat names, as the database and MLflow hold them."""

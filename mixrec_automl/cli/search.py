@@ -110,7 +110,7 @@ def resume(
 def run_and_close(name: str, run: Callable[[], Search], repository: Repository, console: Console) -> None:
     """Run, then print what came of it; the exit code tells how it ended, not how well the designs did."""
     from mixrec_automl.cli.show import print_next_steps, print_search
-    from mixrec_automl.store.records import SearchState
+    from mixrec_automl.store.records import SearchState, last_epochs
 
     try:
         run()
@@ -119,8 +119,7 @@ def run_and_close(name: str, run: Callable[[], Search], repository: Repository, 
             console.print(f"to go on: mixrec-automl resume {name}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     search, trials = repository.search(name), repository.trials(name)  # MLflow has caught up since it ended
-    epochs = {seen.trial: seen.epoch for seen in repository.observations(name)}
-    print_search(console, search, trials, epochs)
+    print_search(console, search, trials, last_epochs(repository.observations(name)))
     print_next_steps(console, search, trials)
     if search.state is not SearchState.COMPLETED:
         raise typer.Exit(EXIT_INTERRUPTED if search.state is SearchState.STOPPED else EXIT_FAILED)

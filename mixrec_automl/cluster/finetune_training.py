@@ -38,6 +38,7 @@ class FinetuneTraining:
             seed=trial.seed,
             folder=trial.folder,
             on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
+            recorded=trial.recorded_epochs,
         )
         if result.epochs_run < self.config.training.epochs:
             return None

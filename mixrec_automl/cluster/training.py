@@ -26,6 +26,9 @@ class TrialTask:
     """Of the training"""
     folder: Path
     """Where its checkpoints lie; the same for all attempts, so that a later one goes on where an earlier one ended"""
+    recorded_epochs: int | None = None
+    """How many epochs are recorded. What was finished beyond, by an attempt whose last reports were lost, is reported
+    first; None: it is not reported"""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,14 @@ class Observation:
     recorded_at: datetime
 
 
+def last_epochs(observations: Iterable[Observation]) -> dict[int, int]:
+    """The last epoch of each trial that has one, over all its attempts."""
+    last: dict[int, int] = {}
+    for seen in observations:
+        last[seen.trial] = max(seen.epoch, last.get(seen.trial, 0))
+    return last
+
+
 @dataclass(frozen=True)
 class Search:
     """A budget of trials over one space and one data set."""

@@ -39,6 +39,8 @@ class Fragile:
                 raise AssertionError(f"trial {trial.number} found the checkpoint of trial {header['trial']}")
             done = int(header["epoch"])
         mrr = true_mrr(trial.architecture)
+        for epoch in range((done if trial.recorded_epochs is None else trial.recorded_epochs) + 1, done + 1):
+            on_epoch(epoch, {"validation_mrr": mrr * epoch / self.epochs, "seconds": self.seconds})
         for epoch in range(done + 1, self.epochs + 1):
             time.sleep(self.seconds)
             if epoch == SICK_EPOCH:

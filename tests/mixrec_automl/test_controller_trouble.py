@@ -17,7 +17,7 @@ from mixrec_automl import controller, patience, storage_trouble
 from mixrec_automl.cluster import lasting_executor
 from mixrec_automl.cluster.executor import Event, ExecutorDied, TrialBegan, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
-from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import SearchState, Trial, TrialState
@@ -303,3 +303,22 @@ def test_answers_that_are_lost_on_the_way_change_nothing(bench: Bench, monkeypat
     ]
     assert len({trial.architecture for trial in bench.trials}) == 5
     assert len(bench.repository.observations("s")) == 10
+
+
+def test_an_attempt_knows_how_many_epochs_are_recorded(bench: Bench) -> None:
+    """In this run or in one before it, so that it can tell what an attempt before it could not."""
+    told: list[tuple[int, int, int | None]] = []
+
+    def interrupting(trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        told.append((trial.number, trial.attempt, trial.recorded_epochs))
+        if trial.attempt == 1:
+            on_epoch(1, {"validation_mrr": 0.1})
+            on_epoch(2, {"validation_mrr": 0.1})
+            bench.stop.set()
+            return None
+        return Counting()(trial, on_epoch)
+
+    bench.run(interrupting, trials=1, slots=1)
+    bench.stop.clear()
+    assert bench.run(interrupting, trials=1, slots=1).state is SearchState.COMPLETED
+    assert told == [(0, 1, 0), (0, 2, 2)]

@@ -67,6 +67,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_at: i
         assert all(torch.equal(left[key], right[key]) for key in left), name
 
 
+@pytest.mark.parametrize("finished", [2, 3])
+def test_epochs_whose_reports_were_lost_are_told_first(tmp_path: Path, finished: int) -> None:
+    """As where the caller dies and the training goes on for a moment."""
+    config, task = tiny_config(epochs=3), tiny_task()
+    first: list[EpochReport] = []
+    again: list[EpochReport] = []
+
+    def note(report: EpochReport) -> bool:
+        first.append(report)
+        return report.epoch < finished
+
+    finetune(config, DESIGN, task, seed=3, folder=tmp_path, on_epoch=note)
+    result = finetune(
+        config, DESIGN, task, seed=3, folder=tmp_path, on_epoch=lambda one: not again.append(one), recorded=1
+    )
+    assert result.epochs_run == 3
+    assert [report.epoch for report in again] == [2, 3]
+    assert again[: finished - 1] == first[1:]
+
+
 def test_another_training_is_never_resumed(tmp_path: Path) -> None:
     task = tiny_task()
     finetune(tiny_config(), DESIGN, task, seed=0, folder=tmp_path, on_epoch=go_on)
