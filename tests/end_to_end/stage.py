@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mixrec_automl.store.records import Trial, TrialState
+from mixrec_automl.store.records import Observation, Search, Trial, TrialState
 from mixrec_automl.store.repository import Repository
 from tests.end_to_end.drive import NAME
 from tests.mixrec_automl.cluster.trainings import true_mrr
@@ -94,12 +94,17 @@ class Stage:
 
     def trials(self) -> tuple[Trial, ...]:
         """As recorded now; none where the search is not recorded yet."""
-        repository = self.repository()
-        try:
+        with closing(self.repository()) as repository:
             known = {search.name for search in repository.searches()}
             return repository.trials(NAME) if NAME in known else ()
-        finally:
-            repository.close()
+
+    def search(self) -> Search:
+        with closing(self.repository()) as repository:
+            return repository.search(NAME)
+
+    def observations(self, trial: int | None = None) -> tuple[Observation, ...]:
+        with closing(self.repository()) as repository:
+            return repository.observations(NAME, trial)
 
     def wait_for_trials(self, are_there: Callable[[tuple[Trial, ...]], bool], seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds

@@ -11,7 +11,6 @@ import time
 import pytest
 
 from mixrec_automl.store.records import Trial, TrialState
-from tests.end_to_end.drive import NAME
 from tests.end_to_end.stage import Stage, check_results, plan
 from tests.faults.conftest import Recoveries
 
@@ -59,11 +58,10 @@ def test_a_controller_that_is_killed_at_any_moment(stage: Stage, recoveries: Rec
     trials = stage.trials()
     check_results(trials, count=60)
     assert {number: completed(trials)[number] for number in before} == before
-    repository = stage.repository()
     for trial in trials:
-        epochs = [seen.epoch for seen in repository.observations(NAME, trial.number)]
+        epochs = [seen.epoch for seen in stage.observations(trial.number)]
         assert set(epochs) == {1, 2, 3, 4}
-    assert repository.search(NAME).changes_not_tracked == 0
+    assert stage.search().changes_not_tracked == 0
 
 
 def test_a_worker_that_is_killed(stage: Stage, recoveries: Recoveries) -> None:
@@ -76,15 +74,14 @@ def test_a_worker_that_is_killed(stage: Stage, recoveries: Recoveries) -> None:
         with recoveries.timed("worker killed", "its trial has finished another epoch"):
             stage.wait_for_trials(lambda trials: any(trial.attempt == 2 for trial in trials))
             (number,) = (trial.number for trial in stage.trials() if trial.attempt == 2)
-            repository = stage.repository()
-            while not any(seen.attempt == 2 for seen in repository.observations(NAME, number)):
+            while not any(seen.attempt == 2 for seen in stage.observations(number)):
                 time.sleep(0.1)
         assert controller.finish() == 0, controller.output
     check_results(stage.trials(), count=2)
     lost, other = stage.trials()[number], stage.trials()[1 - number]
     assert (lost.attempt, lost.losses) == (2, 1)
     assert (other.attempt, other.losses) == (1, 0)
-    epochs = [(seen.attempt, seen.epoch) for seen in repository.observations(NAME, number)]
+    epochs = [(seen.attempt, seen.epoch) for seen in stage.observations(number)]
     first = [epoch for attempt, epoch in epochs if attempt == 1]
     second = [epoch for attempt, epoch in epochs if attempt == 2]
     assert first[0] == 1

@@ -22,8 +22,8 @@ OUTAGE_SECONDS = 30.0
 
 
 def wait_until_tracked(stage: Stage, seconds: float) -> None:
-    repository, deadline = stage.repository(), time.monotonic() + seconds
-    while (behind := repository.search(NAME).changes_not_tracked) > 0:
+    deadline = time.monotonic() + seconds
+    while (behind := stage.search().changes_not_tracked) > 0:
         assert time.monotonic() < deadline, f"MLflow is {behind} changes behind"
         time.sleep(0.2)
 
@@ -55,17 +55,15 @@ def test_the_database_is_away_for_half_a_minute(
         time.sleep(OUTAGE_SECONDS)
         assert "the database does not answer" in controller.output
         postgres.restore()
-        seen = len(stage.repository().observations(NAME))
+        seen = len(stage.observations())
         with recoveries.timed(f"database {how} for {OUTAGE_SECONDS:.0f} s", "what trials did meanwhile is recorded"):
-            while len(stage.repository().observations(NAME)) <= seen:
+            while len(stage.observations()) <= seen:
                 time.sleep(0.1)
         assert controller.finish() == 0, controller.output
     check_results(stage.trials(), count=6)
     assert {trial.attempt for trial in stage.trials()} == {1}
-    repository = stage.repository()
     for trial in stage.trials():
-        assert [seen.epoch for seen in repository.observations(NAME, trial.number)] == list(range(1, 11))
-    repository.close()
+        assert [seen.epoch for seen in stage.observations(trial.number)] == list(range(1, 11))
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -130,9 +128,9 @@ def test_the_disk_of_the_checkpoints_fails_for_a_while(
             small_disk.empty()
         else:
             small_disk.remount("rw")
-        seen = len(stage.repository().observations(NAME))
+        seen = len(stage.observations())
         with recoveries.timed(f"disk {how} for 5 s", "a trial has finished another epoch"):
-            while len(stage.repository().observations(NAME)) <= seen:
+            while len(stage.observations()) <= seen:
                 time.sleep(0.1)
         assert controller.finish() == 0, controller.output
     trials = stage.trials()
@@ -150,7 +148,7 @@ def test_a_disk_that_stays_read_only_ends_the_search_which_can_be_resumed(
         with recoveries.timed("disk read-only for good", "the search has ended with the remedy"):
             assert controller.finish(180) == 1, controller.output
         assert "so free or mend the disk before you resume" in " ".join(controller.output.split())
-    assert stage.repository().search(NAME).state is SearchState.FAILED
+    assert stage.search().state is SearchState.FAILED
     small_disk.remount("rw")
     with stage.controller(what) as controller:
         assert controller.finish() == 0, controller.output
@@ -167,4 +165,4 @@ def test_stop_from_another_process(stage: Stage, recoveries: Recoveries) -> None
             assert controller.finish(60) == 130, controller.output
         thread.join()
     assert told == [0]
-    assert stage.repository().search(NAME).state is SearchState.STOPPED
+    assert stage.search().state is SearchState.STOPPED
