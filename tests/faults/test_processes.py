@@ -17,6 +17,8 @@ from tests.faults.conftest import Recoveries
 pytestmark = [pytest.mark.fault, pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 KILLS = 20
+RUNNING_SECONDS = 8.0
+"""How long after its start a controller may live, in which trials are completed."""
 RAY_AGENTS = (sys.executable, "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Small processes of Ray's own, which notice only after half a minute or more that their node is gone."""
 SEED_VARIABLE = "MIXREC_FAULT_SEED"
@@ -31,7 +33,7 @@ def test_a_controller_that_is_killed_at_any_moment(stage: Stage, recoveries: Rec
     """`kill -9`, `KILLS` times in a row: while it starts, proposes, records, or waits."""
     seed = int(os.environ.get(SEED_VARIABLE, random.SystemRandom().randrange(10**6)))
     print(f"{SEED_VARIABLE}={seed}")
-    moments, what = random.Random(seed), plan(trials=60, slots=2, epochs=4, seconds=0.5)
+    moments, what = random.Random(seed), plan(trials=120, slots=2, epochs=4, seconds=0.5)
     began = time.monotonic()
     with stage.controller(what) as controller:
         controller.wait_for("trial 0  .*epoch 1/")
@@ -39,7 +41,7 @@ def test_a_controller_that_is_killed_at_any_moment(stage: Stage, recoveries: Rec
         controller.kill()
     before = completed(stage.trials())
     for kill in range(KILLS):
-        moment = moments.uniform(0, start_seconds + 3)
+        moment = moments.uniform(0, start_seconds + RUNNING_SECONDS)
         with stage.controller(what) as controller:
             time.sleep(moment)
             still_there = controller.process.poll() is None
@@ -56,7 +58,7 @@ def test_a_controller_that_is_killed_at_any_moment(stage: Stage, recoveries: Rec
         assert controller.finish(300) == 0, controller.output
     assert stage.left_behind(120) == []
     trials = stage.trials()
-    check_results(trials, count=60)
+    check_results(trials, count=120)
     assert {number: completed(trials)[number] for number in before} == before
     for trial in trials:
         epochs = [seen.epoch for seen in stage.observations(trial.number)]
