@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # A socket's path may have 107 bytes, so $TMPDIR, which can be long, is not used.
@@ -28,7 +28,8 @@ def ray_folder() -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # what is left goes with the next one
+                _remove(folder)
 
 
 def _remove_if_abandoned(folder: Path) -> None:
@@ -38,6 +39,17 @@ def _remove_if_abandoned(folder: Path) -> None:
             return
         with (folder / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
     except OSError:  # no lock in it, so it is none of ours; or in use; or gone meanwhile
         return
+
+
+def _remove(folder: Path) -> None:
+    """The lock last: small processes of a Ray that was killed write for a moment more, and then it is tried again."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        shutil.rmtree(folder, ignore_errors=True)
