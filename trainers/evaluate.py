@@ -29,7 +29,7 @@ def score_histories(model: MixRec, layout: Layout, histories: list[list[int]], u
     scores = []
     for first in range(0, len(histories), USERS_AT_ONCE):
         part = slice(first, first + USERS_AT_ONCE)
-        rows = layout.histories(histories[part], users[part], read_last_only=True)
+        rows = layout.histories(histories[part], users[part], read_newest=1)
         with torch.inference_mode(), autocast(device):
             scores.append(model.scores(move(rows, device)).float().cpu())
     return torch.cat(scores)

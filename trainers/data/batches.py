@@ -63,7 +63,7 @@ class Layout:
         users: Sequence[int],
         *,
         hidden_user_columns: frozenset[int] = frozenset(),
-        read_last_only: bool = False,
+        read_newest: int | None = None,
     ) -> Rows:
         """Rows `{T_1, [SEQ], ..., T_n, [SEQ]}` (paper, 2.2.3). A user of -1 is unknown to M_cf (ruling 4)."""
         column_users = [
@@ -77,7 +77,7 @@ class Layout:
             bos_token=self.bos_token,
             column_items=self._item_columns(inputs, self.item_column),
             column_users=column_users,
-            read_last_only=read_last_only,
+            read_newest=read_newest,
         )
 
     def alignments(self, items: Sequence[int]) -> Rows:

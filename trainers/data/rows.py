@@ -1,8 +1,8 @@
 """Token rows without padding: how sequences of item sentences become flat tensors, and how attention groups them.
 
 All tokens of a batch lie in one flat list of M tokens, so that every linear map works on real tokens only. Attention
-alone needs groups: the causal branch groups tokens by row, the context branch by item, which makes it block-diagonal
-(paper, 2.3.1). `Groups` holds the padded index of such a grouping.
+alone needs groups: the causal branch's segments are the rows, the context branch's are the items, which makes it
+block-diagonal (paper, 2.3.1).
 """
 
 from __future__ import annotations
@@ -15,31 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.data.segments import Segments, Spans, segments
 from trainers.data.sequence_data import ItemTokens
 
 SEQ, ALIGN = 0, 1
 """Rows of the special-token parameter."""
 NO_COLUMN = -1
-
-
-@dataclass(frozen=True)
-class Groups:
-    """A partition of the M tokens into groups that attend within themselves."""
-
-    slots: Tensor
-    """[N, T] flat token index; a padded slot repeats the group's first token"""
-    lengths: Tensor
-    """[N] tokens of each group"""
-    where: Tensor
-    """[M] position of each token in the flattened [N * T]"""
-
-    def gather(self, flat: Tensor) -> Tensor:
-        """[M, heads, e] -> [N, heads, T, e]"""
-        return flat[self.slots].transpose(1, 2)
-
-    def scatter(self, grouped: Tensor) -> Tensor:
-        """[N, heads, T, e] -> [M, heads * e]"""
-        return grouped.transpose(1, 2).flatten(0, 1)[self.where].flatten(1)
 
 
 @dataclass(frozen=True)
@@ -54,31 +35,24 @@ class Rows:
     """[R] flat index of the special token that ends each item"""
     kind: int
     """`SEQ` or `ALIGN`: which special token ends the items"""
-    rows: Groups
-    """The causal branch's groups: [B rows]"""
-    blocks: Groups
-    """The context branch's groups: one block per item, and one per leading BOS token"""
-    starts: Tensor
-    """[N] position of each block's first token"""
+    vocabulary: Tensor
+    """[D] distinct values of `tokens`"""
+    words: Tensor
+    """[M] place of each token in `vocabulary`"""
+    causal: Segments
+    """Of the causal branch: the rows"""
+    context: Segments
+    """Of the context branch: the items, and each leading BOS token alone"""
     column_items: Tensor
-    """[N] item whose vector a block sees, or `NO_COLUMN`"""
+    """Distinct items whose vectors some segment of the context branch sees"""
     column_users: Tensor
-    """[N] user whose vector a block sees, or `NO_COLUMN`"""
+    """Distinct users, likewise; in `Segments.columns` they are counted after the items"""
     readouts: Tensor
     """[Q] flat index of the states that are read, in row order"""
-    readout_rows: Groups
-    """The readouts grouped by row: [B, most readouts of a row]; `slots` index the Q readouts"""
-    readout_blocks: Tensor
-    """[Q] block of each readout"""
-
-
-def _groups(lengths: NDArray[np.int64]) -> Groups:
-    """Groups of consecutive flat positions with the given lengths."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    longest = int(lengths.max())
-    inside = np.arange(longest)[None, :] < lengths[:, None]
-    slots = np.where(inside, starts[:, None] + np.arange(longest)[None, :], starts[:, None])
-    return Groups(torch.from_numpy(slots), torch.from_numpy(lengths), torch.from_numpy(np.flatnonzero(inside.ravel())))
+    causal_readouts: Segments
+    """The causal branch for the readouts alone"""
+    context_readouts: Segments
+    """The context branch for the readouts alone"""
 
 
 def pack_rows(
@@ -90,7 +64,7 @@ def pack_rows(
     bos_token: int | None = None,
     column_items: Sequence[Sequence[int]],
     column_users: Sequence[int],
-    read_last_only: bool = False,
+    read_newest: int | None = None,
 ) -> Rows:
     """Lay out `inputs` as token rows.
 
@@ -101,66 +75,63 @@ def pack_rows(
         bos_token: put before each row; it belongs to no item (ruling 7).
         column_items: [B][n] item whose collaborative vector each input sees, or `NO_COLUMN`.
         column_users: [B] user whose vector each row sees, or `NO_COLUMN`.
-        read_last_only: read only each row's last item (evaluation), not all of them (training).
+        read_newest: read only so many items at the end of each row (evaluation), or all of them (training).
     """
     counts = np.array([len(row) for row in inputs], dtype=np.int64)
     items = np.fromiter((item for row in inputs for item in row), dtype=np.int64, count=int(counts.sum()))
-    sentence = item_tokens.lengths[items] + 1
+    sentences = item_tokens.lengths[items]
     first = np.zeros(len(items), dtype=bool)
-    first[np.concatenate([[0], np.cumsum(counts)[:-1]])] = True
-    sentence[first] += len(prefix)
+    first[np.cumsum(counts) - counts] = True
 
-    has_bos = bos_token is not None
-    block_row = np.repeat(np.arange(len(counts)), counts)
-    lengths = sentence
+    # An item's block is its prefix, its sentence and its special token; a BOS token is a block of its own.
+    lengths = sentences + 1 + first * len(prefix)
     item_block = np.arange(len(items))
-    if has_bos:
-        # A block of one token in front of each row's first item.
-        at = np.flatnonzero(first)
-        lengths = np.insert(sentence, at, 1)
+    block_row = np.repeat(np.arange(len(counts)), counts)
+    if bos_token is not None:
+        lengths = np.insert(lengths, np.flatnonzero(first), 1)
         item_block = item_block + np.cumsum(first)
         block_row = np.repeat(np.arange(len(counts)), counts + 1)
-    blocks = _groups(lengths)
-    row_lengths = np.bincount(block_row, weights=lengths, minlength=len(counts)).astype(np.int64)
-    rows = _groups(row_lengths)
-
-    total = int(lengths.sum())
-    ends = np.cumsum(lengths)
-    block_starts = ends - lengths
-    row_starts = np.cumsum(row_lengths) - row_lengths
-    tokens = np.zeros(total, dtype=np.int64)
-    special = ends[item_block] - 1
-    for index, item in enumerate(items):
-        begin, end = block_starts[item_block[index]], special[index]
-        if first[index] and len(prefix):
-            tokens[begin : begin + len(prefix)] = prefix
-            begin += len(prefix)
-        tokens[begin:end] = item_tokens.row(int(item))
+    blocks = Spans.of_lengths(lengths)
+    rows = Spans.of_lengths(np.bincount(block_row, weights=lengths, minlength=len(counts)).astype(np.int64))
+    special = (blocks.starts + lengths - 1)[item_block]
+    tokens = np.zeros(blocks.total, dtype=np.int64)
+    tokens[Spans(special - sentences, sentences, blocks.total).indices()] = item_tokens.tokens[
+        Spans(item_tokens.offsets[items], sentences, len(item_tokens.tokens)).indices()
+    ]
     if bos_token is not None:
-        tokens[row_starts] = bos_token
+        tokens[rows.starts] = bos_token
+    if prefix:
+        tokens[blocks.starts[item_block[first]][:, None] + np.arange(len(prefix))] = prefix
+    positions = np.arange(blocks.total) - np.repeat(rows.starts, rows.lengths)
 
-    block_items = np.full(len(lengths), NO_COLUMN, dtype=np.int64)
-    block_users = np.full(len(lengths), NO_COLUMN, dtype=np.int64)
-    block_items[item_block] = np.fromiter((c for row in column_items for c in row), dtype=np.int64, count=len(items))
-    block_users[item_block] = np.repeat(np.asarray(column_users, dtype=np.int64), counts)
+    seen = np.full((len(lengths), 2), NO_COLUMN, dtype=np.int64)  # item and user of each block
+    seen[item_block, 0] = np.fromiter((c for row in column_items for c in row), dtype=np.int64, count=len(items))
+    seen[item_block, 1] = np.repeat(np.asarray(column_users, dtype=np.int64), counts)
+    distinct = [np.unique(column[column != NO_COLUMN]) for column in seen.T]
+    columns = np.stack([np.searchsorted(found, column) for found, column in zip(distinct, seen.T, strict=True)], axis=1)
+    columns[:, 1] += len(distinct[0])
+    columns[seen == NO_COLUMN] = -1
 
-    if read_last_only:
-        read = np.cumsum(counts) - 1
-        read_counts = np.ones(len(counts), dtype=np.int64)
-    else:
-        read, read_counts = np.arange(len(items)), counts
-    positions = np.arange(total) - np.repeat(row_starts, row_lengths)
+    read_counts = counts if read_newest is None else np.minimum(counts, read_newest)
+    read = Spans(np.cumsum(counts) - read_counts, read_counts, len(items)).indices()
+    read_blocks = item_block[read]
+    readouts = Spans.of_lengths(read_counts)
+    starts = positions[blocks.starts]
+    vocabulary, words = np.unique(tokens, return_inverse=True)
     return Rows(
         tokens=torch.from_numpy(tokens),
         positions=torch.from_numpy(positions),
         special=torch.from_numpy(special),
         kind=kind,
-        rows=rows,
-        blocks=blocks,
-        starts=torch.from_numpy(positions[block_starts]),
-        column_items=torch.from_numpy(block_items),
-        column_users=torch.from_numpy(block_users),
+        vocabulary=torch.from_numpy(vocabulary),
+        words=torch.from_numpy(words),
+        causal=segments(rows, rows),
+        context=segments(blocks, blocks, columns, starts),
+        column_items=torch.from_numpy(distinct[0]),
+        column_users=torch.from_numpy(distinct[1]),
         readouts=torch.from_numpy(special[read]),
-        readout_rows=_groups(read_counts),
-        readout_blocks=torch.from_numpy(item_block[read]),
+        causal_readouts=segments(readouts, rows),
+        context_readouts=segments(
+            Spans.of_one(np.arange(len(read)), len(read)), blocks[read_blocks], columns[read_blocks], starts[read_blocks]
+        ),
     )

@@ -25,11 +25,11 @@ class Adapter(nn.Module):
         self.up = nn.Linear(bottleneck, width)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
-        self._activation = nn.functional.gelu if activation == "gelu" else nn.Identity()
+        self.activate = nn.GELU() if activation == "gelu" else nn.Identity()
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[M, d] -> [M, d]"""
-        return self.up(self._activation(self.down(hidden))) + hidden  # type: ignore[no-any-return]
+        return self.up(self.activate(self.down(hidden))) + hidden  # type: ignore[no-any-return]
 
 
 def adapt(adapter: Adapter, placement: Placement, frozen_output: Tensor, frozen_input: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Q, K and V are computed once and shared by both branches. The causal branch neve
 runs as plain causal attention; the context branch sees one item at a time, so it runs as a batch of small blocks.
 Both are exact: the masks of the paper, with additive minus infinity and the backbone's own scale (section 7, slips).
 
-Legend: M tokens, Q readouts, B rows, N blocks, T longest block, C columns a block, K distinct column vectors,
-H query heads, G key-value heads, e head size, d hidden width.
+Legend: M tokens, Q readouts, N segments of a bucket, K distinct column vectors, H query heads, G key-value heads,
+e head size, d hidden width.
 """
 
 from __future__ import annotations
@@ -17,21 +17,14 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from trainers.data.rows import Rows
-from trainers.model.backbone import Backbone, DecoderLayer, rotate
+from trainers.data.segments import Bucket, Segments
+from trainers.model.backbone import Backbone, DecoderLayer
+from trainers.model.kernels import put, rotate, short_attention, take
 
 Rotation = tuple[Tensor, Tensor] | None
 
-
-@dataclass(frozen=True)
-class Columns:
-    """Collaborative vectors that enter every layer as extra keys and values of the context branch (2.3.2)."""
-
-    vectors: Tensor
-    """[K, d] projected to the backbone's width, not yet normed"""
-    index: Tensor
-    """[N, C] vector that each block sees; any where it sees none"""
-    visible: Tensor
-    """[N, C] bool"""
+SHORT = 128
+"""Keys up to which plain batched products beat torch's blockwise attention on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +32,21 @@ class Geometry:
     """What attention needs besides hidden states; the same for every layer of one forward pass."""
 
     rows: Rows
-    columns: Columns | None
+    columns: Tensor | None
+    """[K, d] collaborative vectors in the backbone's width, not yet normed: the items', then the users'"""
     token_rotation: Rotation
     column_rotation: Rotation
-    """Of each block's first token: a column stands there (ruling 17)."""
+    readout_column_rotation: Rotation
 
     @classmethod
-    def of(cls, backbone: Backbone, rows: Rows, columns: Columns | None) -> Geometry:
-        return cls(rows, columns, backbone.rotation(rows.positions), backbone.rotation(rows.starts))
+    def of(cls, backbone: Backbone, rows: Rows, columns: Tensor | None) -> Geometry:
+        return cls(
+            rows,
+            columns,
+            backbone.rotation(rows.positions),
+            backbone.rotation(rows.context.column_positions),
+            backbone.rotation(rows.context_readouts.column_positions),
+        )
 
 
 @dataclass(frozen=True)
@@ -71,59 +71,105 @@ def project(layer: DecoderLayer, normed: Tensor, geometry: Geometry, *, readouts
     else:
         read = geometry.rows.readouts
         at_readouts = None if rotation is None else (rotation[0][read], rotation[1][read])
-        queries = rotate(layer.queries(normed[read]), at_readouts)
+        queries = rotate(layer.queries(take(normed, read)), at_readouts)
     return Projected(queries, rotate(keys, rotation), values, readouts_only)
 
 
 def causal_branch(layer: DecoderLayer, projected: Projected, geometry: Geometry) -> Tensor:
-    """Each token attends to itself and the earlier tokens of its row. Returns [M or Q, d]."""
+    """Each token attends to itself and the earlier tokens of its row. Returns [M or Q, H * e], before the output map."""
     rows = geometry.rows
-    keys, values = rows.rows.gather(projected.keys), rows.rows.gather(projected.values)
     if not projected.readouts_only:
-        mixed = _attend(layer, rows.rows.gather(projected.queries), keys, values, mask=None)
-        return layer.attention_output(rows.rows.scatter(mixed))
-    groups = rows.readout_rows
-    query_positions = rows.positions[rows.readouts[groups.slots]]
-    # A padded query repeats its row's first readout and a padded key lies behind every query: both are harmless.
-    earlier = torch.arange(keys.shape[2], device=keys.device) <= query_positions.unsqueeze(-1)
-    mixed = _attend(layer, groups.gather(projected.queries), keys, values, mask=earlier.unsqueeze(1))
-    return layer.attention_output(groups.scatter(mixed))
+        return _attend(layer, projected, rows.causal, is_causal=True)
+    return _attend(layer, projected, rows.causal_readouts, positions=rows.positions[rows.readouts])
 
 
 def context_branch(layer: DecoderLayer, projected: Projected, geometry: Geometry) -> Tensor:
-    """Each token attends to all tokens of its own item and to that item's columns. Returns [M or Q, d]."""
-    rows, blocks = geometry.rows, geometry.rows.blocks
-    chosen = rows.readout_blocks if projected.readouts_only else slice(None)
-    slots = blocks.slots[chosen]
-    keys, values = projected.keys[slots], projected.values[slots]  # [N, T, G, e]
-    real = torch.arange(slots.shape[1], device=slots.device) < blocks.lengths[chosen].unsqueeze(-1)
+    """Each token attends to all tokens of its own item and to that item's columns. Returns [M or Q, H * e]."""
+    rows, only = geometry.rows, projected.readouts_only
+    segments = rows.context_readouts if only else rows.context
+    columns = None
     if geometry.columns is not None:
-        column_keys, column_values = _column_keys_values(layer, geometry.columns, geometry.column_rotation)
-        keys = torch.cat([keys, column_keys[chosen]], dim=1)
-        values = torch.cat([values, column_values[chosen]], dim=1)
-        real = torch.cat([real, geometry.columns.visible[chosen]], dim=1)
-    keys, values, mask = keys.transpose(1, 2), values.transpose(1, 2), real[:, None, None, :]
-    if projected.readouts_only:
-        mixed = _attend(layer, projected.queries.unsqueeze(2), keys, values, mask=mask)
-        return layer.attention_output(mixed.flatten(1))
-    mixed = _attend(layer, blocks.gather(projected.queries), keys, values, mask=mask)
-    return layer.attention_output(blocks.scatter(mixed))
+        # Columns pass the layer's own input norm, then its frozen K and V (ruling 2).
+        keys, values = layer.keys_values(layer.attention_norm(geometry.columns))
+        rotation = geometry.readout_column_rotation if only else geometry.column_rotation
+        columns = rotate(keys[segments.columns], rotation), values[segments.columns]
+    return _attend(layer, projected, segments, columns=columns)
 
 
-def _column_keys_values(layer: DecoderLayer, columns: Columns, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Columns pass the layer's own input norm, then its frozen K and V (ruling 2). Two of [N, C, G, e]."""
-    keys, values = layer.keys_values(layer.attention_norm(columns.vectors))
-    keys, values = keys[columns.index], values[columns.index]
-    if rotation is not None:
-        keys = rotate(keys, (rotation[0].unsqueeze(1), rotation[1].unsqueeze(1)))
-    return keys, values
+def _attend(
+    layer: DecoderLayer,
+    projected: Projected,
+    segments: Segments,
+    *,
+    is_causal: bool = False,
+    columns: tuple[Tensor, Tensor] | None = None,
+    positions: Tensor | None = None,
+) -> Tensor:
+    """Attention inside each segment, bucket by bucket.
+
+    Args:
+        columns: keys and values of the columns, in the segments' order; None where nothing but tokens is seen.
+        positions: [Q] of the queries, where each sees its segment's keys up to its own position.
+    """
+    buckets = segments.buckets
+    queries = _split(take(projected.queries, segments.queries), [(b.segments, b.queries) for b in buckets])
+    keys = _split(take(projected.keys, segments.keys), [(b.segments, b.keys) for b in buckets])
+    values = _split(take(projected.values, segments.keys), [(b.segments, b.keys) for b in buckets])
+    if columns is not None:
+        shapes = [(b.segments, b.columns) for b in buckets]
+        more_keys, more_values = _split(columns[0], shapes), _split(columns[1], shapes)
+        keys = [torch.cat(pair, dim=1) if pair[1].shape[1] else pair[0] for pair in zip(keys, more_keys, strict=True)]
+        values = [
+            torch.cat(pair, dim=1) if pair[1].shape[1] else pair[0] for pair in zip(values, more_values, strict=True)
+        ]
+    masks: list[Tensor | None] = [None] * len(buckets)
+    if positions is not None:
+        placed = take(positions, segments.queries)
+        masks = [_up_to(placed[at : at + b.segments * b.queries], b) for at, b in _places(buckets)]
+    mixed = [
+        _attention(q, k, v, scale=layer.scale, is_causal=is_causal, mask=mask).flatten(0, 1)
+        for q, k, v, mask in zip(queries, keys, values, masks, strict=True)
+    ]
+    joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    return put(joined, segments.queries).flatten(1)
 
 
-def _attend(layer: DecoderLayer, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """[N, H, q, e] queries over [N, G, k, e] keys; causal where there is no mask."""
-    repeats = queries.shape[1] // keys.shape[1]
-    if repeats > 1:
-        keys, values = keys.repeat_interleave(repeats, dim=1), values.repeat_interleave(repeats, dim=1)
-    return scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=layer.scale
+def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    """[sum of N * n, heads, e] -> [N, n, heads, e] of each bucket."""
+    parts = flat.split([segments * length for segments, length in shapes])
+    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _places(buckets: tuple[Bucket, ...]) -> list[tuple[int, Bucket]]:
+    """Each bucket with the place of its first query."""
+    at, found = 0, []
+    for bucket in buckets:
+        found.append((at, bucket))
+        at += bucket.segments * bucket.queries
+    return found
+
+
+def _up_to(positions: Tensor, bucket: Bucket) -> Tensor | None:
+    """[N, 1, q, k] which keys lie at or before each query; None for lone queries, which stand at their row's end."""
+    if bucket.queries == 1:
+        return None
+    earlier = torch.arange(bucket.keys, device=positions.device) <= positions.unsqueeze(-1)
+    return earlier.unflatten(0, (bucket.segments, 1, bucket.queries))
+
+
+def _attention(
+    queries: Tensor, keys: Tensor, values: Tensor, *, scale: float, is_causal: bool, mask: Tensor | None
+) -> Tensor:
+    """[N, q, H, e] queries over [N, k, G, e] keys -> [N, q, H, e]."""
+    if mask is None and keys.shape[1] <= SHORT and queries.device.type == "cpu":
+        return short_attention(queries, keys, values, scale=scale, is_causal=is_causal)
+    mixed = scaled_dot_product_attention(
+        queries.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=True,
     )
+    return mixed.transpose(1, 2)

@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from trainers.model.kernels import frozen_rms_norm, swiglu
 
 
 class DecoderLayer(ABC):
@@ -33,9 +36,14 @@ class DecoderLayer(ABC):
     def keys_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """[M, d] -> two of [M, G, e], positions not yet applied."""
 
+    @property
     @abstractmethod
+    def output_map(self) -> tuple[Tensor, Tensor | None]:
+        """The linear map that ends the attention: weight [d, H * e] and bias [d]."""
+
     def attention_output(self, mixed: Tensor) -> Tensor:
         """[M, H * e] -> [M, d]"""
+        return linear(mixed, *self.output_map)
 
     @abstractmethod
     def feed_forward_norm(self, x: Tensor) -> Tensor: ...
@@ -57,7 +65,7 @@ class Backbone:
         token_table: nn.Embedding,
         position_table: Callable[[Tensor], Tensor] | None,
         rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
-        final_norm: nn.Module,
+        final_norm: Callable[[Tensor], Tensor],
         max_positions: int,
     ) -> None:
         self._model = model.eval().requires_grad_(False)
@@ -101,17 +109,12 @@ class Backbone:
         return cosine[0].unsqueeze(1), sine[0].unsqueeze(1)
 
 
-def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Apply rotary positions to [M, heads, e]; the identity where there is none."""
-    if rotation is None:
-        return heads
-    cosine, sine = rotation
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat([-second, first], dim=-1) * sine
-
-
 def _split_heads(flat: Tensor, heads: int) -> Tensor:
-    return flat.view(len(flat), heads, -1)
+    return flat.unflatten(-1, (heads, flat.shape[-1] // heads))
+
+
+def _rms_norm(norm: Any, x: Tensor) -> Tensor:
+    return frozen_rms_norm(x, norm.weight, norm.variance_epsilon)
 
 
 class _LlamaLayer(DecoderLayer):
@@ -120,7 +123,7 @@ class _LlamaLayer(DecoderLayer):
         self._layer, self._heads, self._key_value_heads = layer, heads, key_value_heads
 
     def attention_norm(self, x: Tensor) -> Tensor:
-        return self._layer.input_layernorm(x)  # type: ignore[no-any-return]
+        return _rms_norm(self._layer.input_layernorm, x)
 
     def queries(self, normed: Tensor) -> Tensor:
         return _split_heads(self._layer.self_attn.q_proj(normed), self._heads)
@@ -130,14 +133,17 @@ class _LlamaLayer(DecoderLayer):
         heads = self._key_value_heads
         return _split_heads(attention.k_proj(normed), heads), _split_heads(attention.v_proj(normed), heads)
 
-    def attention_output(self, mixed: Tensor) -> Tensor:
-        return self._layer.self_attn.o_proj(mixed)  # type: ignore[no-any-return]
+    @property
+    def output_map(self) -> tuple[Tensor, Tensor | None]:
+        projection = self._layer.self_attn.o_proj
+        return projection.weight, projection.bias
 
     def feed_forward_norm(self, x: Tensor) -> Tensor:
-        return self._layer.post_attention_layernorm(x)  # type: ignore[no-any-return]
+        return _rms_norm(self._layer.post_attention_layernorm, x)
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        return self._layer.mlp(normed)  # type: ignore[no-any-return]
+        mlp = self._layer.mlp
+        return mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))  # type: ignore[no-any-return]
 
 
 class _OptLayer(DecoderLayer):
@@ -155,8 +161,10 @@ class _OptLayer(DecoderLayer):
         attention = self._layer.self_attn
         return _split_heads(attention.k_proj(normed), self._heads), _split_heads(attention.v_proj(normed), self._heads)
 
-    def attention_output(self, mixed: Tensor) -> Tensor:
-        return self._layer.self_attn.out_proj(mixed)  # type: ignore[no-any-return]
+    @property
+    def output_map(self) -> tuple[Tensor, Tensor | None]:
+        projection = self._layer.self_attn.out_proj
+        return projection.weight, projection.bias
 
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return self._layer.final_layer_norm(x)  # type: ignore[no-any-return]
@@ -187,8 +195,10 @@ class _Gpt2Layer(DecoderLayer):
         keys, values = self._project(normed, 1, 3).chunk(2, dim=-1)
         return _split_heads(keys, self._heads), _split_heads(values, self._heads)
 
-    def attention_output(self, mixed: Tensor) -> Tensor:
-        return self._layer.attn.c_proj(mixed)  # type: ignore[no-any-return]
+    @property
+    def output_map(self) -> tuple[Tensor, Tensor | None]:
+        projection = self._layer.attn.c_proj  # kept as [H * e, d]
+        return projection.weight.T, projection.bias
 
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return self._layer.ln_2(x)  # type: ignore[no-any-return]
@@ -201,10 +211,10 @@ def as_backbone(model: Any) -> Backbone:
     """Wrap a transformers decoder body (`LlamaModel`, `OPTModel` or `GPT2Model`) and freeze it.
 
     Raises:
-        ValueError: another family, or a variant that is not pre-norm.
+        ValueError: another family, or a variant that is not pre-norm or has another activation.
     """
     config = model.config
-    if config.model_type == "llama":
+    if config.model_type == "llama" and config.hidden_act == "silu":
         heads, groups = config.num_attention_heads, config.num_key_value_heads
         return Backbone(
             model,
@@ -214,7 +224,7 @@ def as_backbone(model: Any) -> Backbone:
             token_table=model.embed_tokens,
             position_table=None,
             rotary=model.rotary_emb,
-            final_norm=model.norm,
+            final_norm=lambda x: _rms_norm(model.norm, x),
             max_positions=config.max_position_embeddings,
         )
     if config.model_type == "opt" and config.do_layer_norm_before and config.word_embed_proj_dim == config.hidden_size:

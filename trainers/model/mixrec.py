@@ -14,11 +14,12 @@ from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
 from trainers.config import ModelConfig, columns_of
 from trainers.data.batches import Batch
-from trainers.data.rows import NO_COLUMN, Rows
-from trainers.model.attention import Columns, Geometry
+from trainers.data.rows import Rows
+from trainers.model.attention import Geometry, project
+from trainers.model.inputs import embed, enter
 from trainers.model.backbone import Backbone
 from trainers.model.collaborative import CollaborativeModel, build_collaborative
-from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
+from trainers.model.damoe import BaseLayer, DamoeLayer, FrozenLayer
 
 _PROJECTION_STD = 0.02
 
@@ -27,24 +28,26 @@ def decode(
     backbone: Backbone,
     rows: Rows,
     special_tokens: Tensor,
-    columns: Columns | None,
+    columns: Tensor | None,
     replaced: Mapping[int, nn.Module],
 ) -> Tensor:
-    """Run token rows through the backbone; layers in `replaced` stand in for its own. Returns the readouts, [Q, d]."""
-    x = backbone.token_table(rows.tokens)
-    special = special_tokens[rows.kind].to(x.dtype)
-    x = x.index_copy(0, rows.special, special.expand(len(rows.special), -1))
-    positions = backbone.position_embeddings(rows.positions)
-    if positions is not None:
-        x = x + positions
+    """Run token rows through the backbone; layers in `replaced` stand in for its own. Returns the readouts, [Q, d].
+
+    Args:
+        columns: [K, d] collaborative vectors of `rows.column_items`, then of `rows.column_users`; None: nobody looks.
+    """
     geometry = Geometry.of(backbone, rows, columns)
+    frozen = FrozenLayer()
     last = len(backbone.layers) - 1
+    x = embed(backbone, rows, special_tokens[rows.kind])
     for index, layer in enumerate(backbone.layers):
-        if index in replaced:
-            x = replaced[index](layer, x, geometry, readouts_only=index == last)
+        if index == 0 and last > 0:
+            normed, projected = enter(backbone, layer, special_tokens[rows.kind], geometry)
         else:
-            x = frozen_layer(layer, x, geometry, readouts_only=index == last)
-    return backbone.final_norm(x)  # type: ignore[no-any-return]
+            normed = layer.attention_norm(x)
+            projected = project(layer, normed, geometry, readouts_only=index == last)
+        x = replaced.get(index, frozen)(layer, x, normed, projected, geometry)
+    return backbone.final_norm(x)
 
 
 def initial_special_tokens(backbone: Backbone) -> Tensor:
@@ -141,26 +144,16 @@ class MixRec(nn.Module):
         """Final states of the readouts, [Q, d]."""
         return decode(self.backbone, rows, self.special_tokens, self._columns(rows), self._replaced)
 
-    def _columns(self, rows: Rows) -> Columns | None:
-        """The collaborative columns that some block of `rows` sees, or None."""
+    def _columns(self, rows: Rows) -> Tensor | None:
+        """The collaborative columns that some item of `rows` sees, [K, d], or None."""
         if self.collaborative is None:
             return None
-        vectors, index, visible, offset = [], [], [], 0
-        for seen, projection, vectors_of in (
-            (rows.column_items, self.item_column, self.collaborative.item_vectors),
-            (rows.column_users, self.user_column, self.collaborative.user_vectors),
-        ):
-            shown = seen != NO_COLUMN
-            if projection is None or not bool(shown.any()):
-                continue
-            distinct, inverse = torch.unique(seen.clamp(min=0), return_inverse=True)
-            vectors.append(projection(vectors_of(distinct)))
-            index.append(inverse + offset)
-            visible.append(shown)
-            offset += len(distinct)
-        if not vectors:
-            return None
-        return Columns(torch.cat(vectors), torch.stack(index, dim=1), torch.stack(visible, dim=1))
+        vectors = []
+        if self.item_column is not None:
+            vectors.append(self.item_column(self.collaborative.item_vectors(rows.column_items)))
+        if self.user_column is not None:
+            vectors.append(self.user_column(self.collaborative.user_vectors(rows.column_users)))
+        return torch.cat(vectors)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss as a *sum* over this batch's terms; divide by the global counts (`Batch.counts`).

@@ -116,7 +116,7 @@ def test_scores_of_known_and_unknown_users(family: Family, columns: str) -> None
     case = random_case(family, "110011", model=small_model(collaborative_columns=columns, leading_bos=True))
     model, layout = fast_model(case), layout_of(case)
     histories, users = [[1, 2, 8, 1], [3], [8, 0]], [0, -1, 2]
-    fast = model.scores(layout.histories(histories, users, read_last_only=True))
+    fast = model.scores(layout.histories(histories, users, read_newest=1))
     for row, (user, history) in enumerate(zip(users, histories, strict=True)):
         literal = literal_scores(**case.scoring(None if user < 0 else user, history))
         assert (fast[row] - literal).abs().max().item() < TOLERANCE

@@ -139,7 +139,7 @@ def test_reading_the_last_item_only_gives_the_last_of_all_states(
     model = random_model(family, config, seed)
     rows, users = [row for row, _ in batch], [user for _, user in batch]
     with torch.no_grad():
-        last = model.encode(layout_of(config).histories(rows, users, read_last_only=True))
+        last = model.encode(layout_of(config).histories(rows, users, read_newest=1))
     assert far(last, torch.stack([row[-1] for row in states(model, rows, users)])) < SAME
 
 
