@@ -30,6 +30,34 @@ def newest_that_fit(items: NDArray[np.int32], item_tokens: ItemTokens, history: 
     return int(np.searchsorted(np.cumsum(item_tokens.lengths[newest] + 1), context, side="right"))
 
 
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The window of every user, found once: the newest training items that a row can hold (ruling 7)."""
+
+    starts: NDArray[np.int64]
+    """[U] where it begins in `SequenceData.items`; it ends where the training part does"""
+    tokens: NDArray[np.int32]
+    """[U] tokens of all its items"""
+
+    @classmethod
+    def of(cls, data: SequenceData, item_tokens: ItemTokens, history: int, context: int) -> Windows:
+        """`newest_that_fit` of each user's training items but the last, which is only a target."""
+        starts = np.empty(data.num_users, dtype=np.int64)
+        tokens = np.empty(data.num_users, dtype=np.int32)
+        for users in data.user_chunks():
+            offsets = np.asarray(data.offsets[users.start : users.stop + 1])
+            lengths = item_tokens.lengths[data.items[offsets[0] : offsets[-1]]]
+            # Tokens before each interaction of the chunk, an item's [SEQ] counted: the size of a row is a difference.
+            before = np.concatenate([[0], np.cumsum(lengths + 1)])
+            first, end = offsets[:-1] - offsets[0], offsets[1:] - offsets[0] - HELD_OUT
+            last = np.maximum(end - 1, first)
+            start = np.maximum(np.searchsorted(before, before[last] - context), np.maximum(last - history, first))
+            starts[users] = start + offsets[0]
+            end = np.maximum(end, start)
+            tokens[users] = before[end] - before[start] - (end - start)
+        return cls(starts, tokens)
+
+
 @dataclass(frozen=True)
 class StepSampler:
     """The training part of some users, cut into windows, and how to draw from it."""
@@ -51,16 +79,19 @@ class StepSampler:
     def steps_per_epoch(self) -> int:
         return -(-len(self.users) // self.config.training.batch_size)
 
+    @cached_property
+    def windows(self) -> Windows:
+        return Windows.of(self.data, self.item_tokens, self.config.data.history, self.context)
+
     def window(self, user: int) -> NDArray[np.int32]:
         """The newest training items of a user: all but the last are inputs, all but the first are targets."""
-        training = self.data.training(user)
-        fitting = newest_that_fit(training[:-1], self.item_tokens, self.config.data.history, self.context)
-        return training[len(training) - 1 - fitting :]
+        return self.data.items[self.windows.starts[user] : self.data.offsets[user + 1] - HELD_OUT]
 
     def share_of_targets_kept(self) -> float:
         """Of all next-item targets in the training part, those inside the windows."""
-        kept = sum(len(self.window(int(user))) - 1 for user in self.users)
-        total = sum(len(self.data.training(int(user))) - 1 for user in self.users)
+        ends = self.data.offsets[1:][self.users] - HELD_OUT - 1
+        kept = int((ends - self.windows.starts[self.users]).sum())
+        total = int((ends - self.data.offsets[:-1][self.users]).sum())
         return kept / total if total else 0.0
 
     def epoch(self, epoch: int) -> Iterator[Step]:
@@ -70,21 +101,19 @@ class StepSampler:
         align = align[: round(self.config.training.align_share * len(align))]
         if self.config.training.lambda_align == 0:
             align = align[:0]
-        shares = np.array_split(align, self.steps_per_epoch)
-        for number, (users, items) in enumerate(zip(self._batches(rng), shares, strict=True)):
+        steps, size = self.steps_per_epoch, self.config.training.batch_size
+        order, batches = self._batches(rng)
+        for number, batch in enumerate(batches.tolist()):
+            users, items = order[batch * size : (batch + 1) * size], _part(align, steps, number)
             yield self._draw(np.random.default_rng([self.seed, epoch, _DRAWS, number]), users, items)
 
-    def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Users in random batches of like length."""
-        size = self.config.training.batch_size
+    def _batches(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Users in an order whose consecutive batches are of like length, [users], and the batches' order, [steps]."""
         order = rng.permutation(self.users)
-        tokens = np.array([self.item_tokens.lengths[self.window(int(user))].sum() for user in order])
-        batches = []
-        for start in range(0, len(order), size * _BUCKET):
-            bucket = slice(start, start + size * _BUCKET)
-            by_length = order[bucket][np.argsort(tokens[bucket], kind="stable")]
-            batches += [by_length[first : first + size] for first in range(0, len(by_length), size)]
-        return [batches[position] for position in rng.permutation(len(batches))]
+        bucket = np.arange(len(order)) // (self.config.training.batch_size * _BUCKET)
+        # Stable: rows of one length stay in their random order. A bucket is whole batches, but for the last one.
+        order = order[np.lexsort((self.windows.tokens[order], bucket))]
+        return order, rng.permutation(self.steps_per_epoch)
 
     def _draw(self, rng: np.random.Generator, users: NDArray[np.int64], align: NDArray[np.int64]) -> Step:
         training, model = self.config.training, self.config.model
@@ -132,6 +161,13 @@ class StepSampler:
             negatives = ranks + np.searchsorted(seen - np.arange(len(seen)), ranks, side="right")
             for positive, row in zip(window.tolist(), negatives.tolist(), strict=True):
                 yield CollaborativeDraw(user, positive, tuple(row))
+
+
+def _part(items: NDArray[np.int64], parts: int, number: int) -> NDArray[np.int64]:
+    """`np.array_split(items, parts)[number]`, without the other parts."""
+    least, longer = divmod(len(items), parts)
+    first = number * least + min(number, longer)
+    return items[first : first + least + (number < longer)]
 
 
 def share(step: Step, rank: int, workers: int) -> Step:

@@ -6,14 +6,19 @@ All indices are zero-based positions: users 0..U-1, items 0..I-1. Raw identifier
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.data.names import Names
+
 HELD_OUT = 2
 """Leave-one-out holds out the last two interactions of a user: validation, then test (paper, 3.1.2)."""
+USERS_AT_ONCE = 1 << 16
+"""Users of a chunk, where something is computed for all of them."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class ItemTokens:
     def row(self, item: int) -> NDArray[np.int32]:
         return self.tokens[self.offsets[item] : self.offsets[item + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
+        """[I] tokens of each item."""
         return np.diff(self.offsets)
 
 
@@ -59,7 +65,7 @@ class SequenceData:
     """[U + 1]"""
     items: NDArray[np.int32]
     """[interactions], oldest to newest inside a user"""
-    user_ids: tuple[str, ...]
+    user_ids: Sequence[str]
     catalogue: Catalogue
     fingerprint: str
     """Names data, filters and split; every result carries it."""
@@ -80,20 +86,41 @@ class SequenceData:
         """All but the two held-out items: the only part that training may see."""
         return self.items[self.offsets[user] : self.offsets[user + 1] - HELD_OUT]
 
-    def training_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """All training interactions as (users [N], items [N])."""
-        lengths = np.diff(self.offsets)
-        users = np.repeat(np.arange(self.num_users), lengths)
-        from_end = np.repeat(self.offsets[1:], lengths) - np.arange(len(self.items))
-        kept = from_end > HELD_OUT
-        return users[kept], self.items[kept]
+    def user_chunks(self) -> Iterator[slice]:
+        """All users in slices of `USERS_AT_ONCE`: what is done chunk by chunk needs no more memory for more users."""
+        for first in range(0, self.num_users, USERS_AT_ONCE):
+            yield slice(first, min(first + USERS_AT_ONCE, self.num_users))
+
+    def training_pairs(self, users: slice | None = None) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Training interactions of `users`, a slice of whole users (None: all), as (users [N], items [N])."""
+        first, last = (0, self.num_users) if users is None else (users.start, users.stop)
+        offsets = np.asarray(self.offsets[first : last + 1])
+        lengths = np.maximum(np.diff(offsets) - HELD_OUT, 0)
+        numbers = np.repeat(np.arange(first, last), lengths)
+        return numbers, np.asarray(self.items[ranges(offsets[:-1], lengths)])
+
+    def training_counts(self) -> NDArray[np.int64]:
+        """[I] training interactions of every item."""
+        counts = np.zeros(self.num_items, dtype=np.int64)
+        for users in self.user_chunks():
+            counts += np.bincount(self.training_pairs(users)[1], minlength=self.num_items)
+        return counts
 
     def select_users(self, users: NDArray[np.int64]) -> SequenceData:
         """The same catalogue with `users` only, re-numbered 0..len(users)-1 in the order given (Data_BO)."""
         lengths = np.diff(self.offsets)[users]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        items = (
-            np.concatenate([self.sequence(int(user)) for user in users]) if len(users) else np.empty(0, dtype=np.int32)
-        )
-        chosen = tuple(self.user_ids[int(user)] for user in users)
-        return SequenceData(offsets, items, chosen, self.catalogue, self.fingerprint)
+        items = np.asarray(self.items[ranges(self.offsets[:-1][users], lengths)])
+        return SequenceData(offsets, items, Names.of(self.user_ids).take(users), self.catalogue, self.fingerprint)
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[sum of lengths] positions `start, start + 1, ...` of each range, one range after the other.
+
+    >>> ranges(np.array([7, 2]), np.array([3, 1])).tolist()
+    [7, 8, 9, 2]
+    """
+    ends = np.cumsum(lengths)
+    positions: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
+    positions += np.arange(len(positions))
+    return positions

@@ -17,6 +17,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from pydantic.dataclasses import dataclass
 from trainers.config import STRICT, FilterConfig
 from trainers.data.errors import DataError, bad_file
 from trainers.data.filters import Counts
+from trainers.data.names import Names, hash_as_json
 from trainers.data.sequence_data import HELD_OUT, Catalogue, SequenceData
 
 FORMAT = 1
@@ -69,16 +71,17 @@ def fingerprint(
     offsets: NDArray[np.int64],
     items: NDArray[np.int32],
     timestamps: NDArray[np.float64] | None,
-    user_ids: tuple[str, ...],
+    user_ids: Sequence[str],
     catalogue: Catalogue,
     filters: FilterConfig,
 ) -> str:
     """sha256 over content, filters and split: two data sets share it only if every result on them is comparable."""
     digest = hashlib.sha256()
     rules = {"filters": TypeAdapter(FilterConfig).dump_python(filters), "split": SPLIT, "format": FORMAT}
-    words = (rules, user_ids, catalogue.ids, catalogue.titles, catalogue.sentences)
-    for part in words:
-        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    digest.update(json.dumps(rules, sort_keys=True).encode() + b"\n")
+    for names in (user_ids, catalogue.ids, catalogue.titles, catalogue.sentences):
+        hash_as_json(digest, names)
+        digest.update(b"\n")
     for array in (offsets, items, timestamps):
         digest.update(f"{None if array is None else array.shape}\n".encode())
         if array is not None:
@@ -104,7 +107,7 @@ def write_prepared(
         np.save(made / "items.npy", data.items)
         if timestamps is not None:
             np.save(made / "timestamps.npy", timestamps)
-        pq.write_table(pa.table({"user": pa.array(data.user_ids, pa.string())}), made / "users.parquet")
+        pq.write_table(pa.table({"user": Names.of(data.user_ids).column}), made / "users.parquet")
         columns = {"id": data.catalogue.ids, "title": data.catalogue.titles, "sentence": data.catalogue.sentences}
         table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
         pq.write_table(table, made / "catalogue.parquet")
@@ -167,7 +170,7 @@ def open_prepared(folder: Path) -> SequenceData:
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
         items = np.load(folder / "items.npy", mmap_mode="r")
         timestamps = np.load(folder / "timestamps.npy", mmap_mode="r") if manifest.has_timestamps else None
-        users = tuple(pq.read_table(folder / "users.parquet")["user"].to_pylist())
+        users = Names(pq.read_table(folder / "users.parquet")["user"].combine_chunks())
         table = pq.read_table(folder / "catalogue.parquet")
         catalogue = Catalogue(*(tuple(table[name].to_pylist()) for name in ("id", "title", "sentence")))
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_tokens
 from trainers.config import FinetuneConfig
@@ -75,6 +76,60 @@ def test_rows_are_the_newest_training_items_and_never_a_held_out_one() -> None:
             kept = min(6, len(training) - 1)
             assert list(inputs) == training[-kept - 1 : -1]
             assert list(targets) == training[-kept:]
+
+
+def literal_epoch(drawn: StepSampler, epoch: int) -> list[Step]:
+    """An epoch with one window and one batch at a time, as it was first written: searches of then can be resumed."""
+    config, data, lengths = drawn.config, drawn.data, drawn.item_tokens.lengths
+
+    def window(user: int) -> NDArray[np.int32]:
+        training = data.training(user)
+        fitting = literal_fit(training[:-1].tolist(), drawn.item_tokens, config.data.history, drawn.context)
+        return training[len(training) - 1 - fitting :]
+
+    rng = np.random.default_rng([drawn.seed, epoch, 0])
+    align = rng.permutation(data.num_items)[: round(config.training.align_share * data.num_items)]
+    size = config.training.batch_size
+    order = rng.permutation([user for user in range(data.num_users) if len(data.training(user)) >= 2])
+    tokens = np.array([lengths[window(int(user))].sum() for user in order])
+    batches = []
+    for start in range(0, len(order), size * 32):
+        bucket = slice(start, start + size * 32)
+        by_length = order[bucket][np.argsort(tokens[bucket], kind="stable")]
+        batches += [by_length[first : first + size] for first in range(0, len(by_length), size)]
+    batches = [batches[position] for position in rng.permutation(len(batches))]
+    steps = []
+    for number, (users, items) in enumerate(zip(batches, np.array_split(align, len(batches)), strict=True)):
+        step = drawn._draw(np.random.default_rng([drawn.seed, epoch, 1, number]), users, items)
+        assert step.inputs == tuple(tuple(window(int(user))[:-1].tolist()) for user in users)
+        assert step.targets == tuple(tuple(window(int(user))[1:].tolist()) for user in users)
+        steps.append(step)
+    return steps
+
+
+@pytest.mark.parametrize(("users", "batch_size"), [(24, 5), (400, 3), (131, 4)])
+@pytest.mark.parametrize("context", [8, ROOMY])
+def test_every_step_equals_the_one_of_a_literal_epoch(
+    users: int, batch_size: int, context: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.data.sequence_data.USERS_AT_ONCE", 50)  # several chunks
+    config = tiny_config({"collaborative_columns": "user+item"}, batch_size=batch_size, align_share=0.7)
+    drawn = sampler(config, sequences(num_users=users), context=context, seed=9)
+    for epoch in (1, 2):
+        assert list(drawn.epoch(epoch)) == literal_epoch(drawn, epoch)
+
+
+def test_windows_of_users_without_targets() -> None:
+    """One training item is a window without inputs; none at all is an empty window."""
+    data = with_user_of_three()
+    data = replace(
+        data,
+        offsets=np.append(data.offsets, data.offsets[-1] + 2),
+        items=np.append(data.items, np.array([4, 5], dtype=np.int32)),
+        user_ids=(*data.user_ids, "shorter"),
+    )
+    drawn = sampler(data=data)
+    assert [drawn.window(user).tolist() for user in (24, 25)] == [[1], []]
 
 
 def literal_fit(items: list[int], tokens: ItemTokens, history: int, context: int) -> int:
