@@ -9,49 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from trainers.data.item_factors import item_factors
+from trainers.data.co_occurrence import CoOccurrence
+from trainers.data.item_factors import factor_dimensions, item_factors
 from trainers.data.sequence_data import SequenceData
+from trainers.progress import Progress, silent
 
 LEAST_NEAREST = 20
 TIE = 1e-4
 """Squared distances that differ by no more than this share of themselves count as equal."""
 DISTANCES_AT_ONCE = 1 << 24
 """Distances held in memory at a time (64 MB in float32), with a few arrays of their shape beside them."""
-
-
-@dataclass(frozen=True, eq=False)
-class CoOccurrence:
-    """Which items stand together in a training sequence, kept as both directions of the user-item matrix."""
-
-    user_items: sp.csr_matrix
-    """[U, I] binary"""
-    item_users: sp.csr_matrix
-    """[I, U], its transpose"""
-
-    @classmethod
-    def of(cls, data: SequenceData) -> CoOccurrence:
-        users, items = data.training_pairs()
-        ones = np.ones(len(users), dtype=np.float32)
-        matrix = sp.csr_matrix((ones, (users, items)), shape=(data.num_users, data.num_items))
-        matrix.data[:] = 1  # a repeated item counts once
-        return cls(matrix, sp.csr_matrix(matrix.T))
-
-    def partners(self, item: int) -> NDArray[np.int32]:
-        """Items that co-occur with `item`, itself included, once for each user; empty where none trained on it."""
-        users = self.item_users.indices[self.item_users.indptr[item] : self.item_users.indptr[item + 1]]
-        indptr, indices = self.user_items.indptr, self.user_items.indices
-        found = [indices[indptr[user] : indptr[user + 1]] for user in users]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int32)
-
-    def rows(self, items: NDArray[np.int64]) -> sp.csr_matrix:
-        """[len(items), I] with a stored value at every co-occurring pair, the diagonal included."""
-        return sp.csr_matrix(self.item_users[items] @ self.user_items)
+_ROWS_SQUARED_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +47,7 @@ class HardSets:
     @property
     def anchor_share(self) -> float:
         """Share of the items that can be a positive (those in training) whose hard set is not empty."""
-        anchors = np.diff(self.together.item_users.indptr) > 0
+        anchors = self.together.trained
         return float((np.diff(self.offsets)[anchors] > 0).mean()) if anchors.any() else 0.0
 
     def row(self, item: int) -> NDArray[np.int32]:
@@ -118,48 +92,99 @@ def hard_sets(data: SequenceData, text_vectors: NDArray[np.float32], *, share: f
     Raises:
         ValueError: `text_vectors` has not one finite row for each item.
     """
-    if text_vectors.shape[:1] != (data.num_items,) or not np.isfinite(text_vectors).all():
-        raise ValueError(f"expected finite text vectors [{data.num_items}, e], got {text_vectors.shape}")
     together = CoOccurrence.of(data)
-    trained = np.flatnonzero(np.diff(together.item_users.indptr))
-    factors = item_factors(together.user_items)
-    nearest = max(LEAST_NEAREST, math.ceil(share * data.num_items))
-    everything = np.arange(data.num_items)
-
+    blocks = list(hard_rows(together, text_vectors, share))
     lengths = np.zeros(data.num_items, dtype=np.int64)
-    rows: list[NDArray[np.int32]] = []
-    step = max(1, DISTANCES_AT_ONCE // data.num_items)
-    for first in range(0, len(trained), step):
-        anchors = trained[first : first + step]
-        near = _nearest(text_vectors, anchors, everything, nearest)
-        # An item without training interactions has a zero vector, which says nothing about what it is near to.
-        near |= _nearest(factors, anchors, trained, nearest)
-        near[together.rows(anchors).nonzero()] = False
-        lengths[anchors] = near.sum(axis=1)
-        rows.append(np.nonzero(near)[1].astype(np.int32))
-    items = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
+    for block in blocks:
+        lengths[block.anchors] = block.lengths
+    items = np.concatenate([block.items for block in blocks]) if blocks else np.empty(0, dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    digest = hashlib.blake2b(offsets.tobytes() + items.tobytes(), digest_size=8).hexdigest()
-    name = f"text={encoder} share={share} factors={factors.shape[1]} rows={digest}"
-    return HardSets(offsets, items, together, name)
+    return HardSets(offsets, items, together, fingerprint_of(offsets, items, together, share=share, encoder=encoder))
 
 
-def _nearest(
-    vectors: NDArray[np.float32], anchors: NDArray[np.int64], candidates: NDArray[np.int64], nearest: int
-) -> NDArray[np.bool_]:
-    """[len(anchors), I] mask of the `nearest` candidates of each anchor by L2, itself apart.
+def fingerprint_of(
+    offsets: NDArray[np.int64], items: NDArray[np.int32], together: CoOccurrence, *, share: float, encoder: str
+) -> str:
+    digest = hashlib.blake2b(np.ascontiguousarray(offsets).data, digest_size=8)
+    digest.update(np.ascontiguousarray(items).data)
+    factors = factor_dimensions(together)
+    return f"text={encoder} share={share} factors={factors} rows={digest.hexdigest()}"
 
-    Candidates as near as the last of them are in as well, so neither the order of the items nor rounding decides.
+
+@dataclass(frozen=True, eq=False)
+class HardRows:
+    """The hard sets of some items."""
+
+    anchors: NDArray[np.int64]
+    """[A] ascending"""
+    lengths: NDArray[np.int64]
+    """[A]"""
+    items: NDArray[np.int32]
+    """[sum of lengths]"""
+
+
+def hard_rows(
+    together: CoOccurrence, text_vectors: NDArray[np.float32], share: float, progress: Progress = silent
+) -> Iterator[HardRows]:
+    """The hard set of every item with a training interaction, some items at a time, in rising order.
+
+    Raises:
+        ValueError: as `hard_sets`.
     """
-    mask = np.zeros((len(anchors), len(vectors)), dtype=np.bool_)
-    if len(candidates) <= nearest + 1:
-        mask[:, candidates] = True
+    num_items = together.num_items
+    if text_vectors.shape[:1] != (num_items,) or not np.isfinite(text_vectors).all():
+        raise ValueError(f"expected finite text vectors [{num_items}, e], got {text_vectors.shape}")
+    trained = np.flatnonzero(together.trained)
+    nearest = max(LEAST_NEAREST, math.ceil(share * num_items))
+    progress("factors of the interactions")
+    by_text = _Neighbours(text_vectors, np.arange(num_items), nearest)
+    # An item without training interactions has a zero vector, which says nothing about what it is near to.
+    by_factors = _Neighbours(item_factors(together), trained, nearest)
+    step = max(1, DISTANCES_AT_ONCE // num_items)
+    for first in range(0, len(trained), step):
+        progress(f"hard negatives of {len(trained):,} items, {first / len(trained):.0%}")
+        anchors = trained[first : first + step]
+        near = by_text.mask(anchors)
+        near |= by_factors.mask(anchors)
+        near[together.rows(anchors).nonzero()] = False
+        yield HardRows(anchors, near.sum(axis=1), np.nonzero(near)[1].astype(np.int32))
+
+
+class _Neighbours:
+    """Finds the `nearest` candidates of some items by L2."""
+
+    def __init__(self, vectors: NDArray[np.float32], candidates: NDArray[np.int64], nearest: int) -> None:
+        """Takes vectors [I, e] of all items and the candidates [C], ascending."""
+        self._num_items = len(vectors)
+        self._candidates = candidates
+        self._nearest = nearest
+        self._others = vectors if len(candidates) == len(vectors) else vectors[candidates]
+        self._squares = np.empty(len(candidates), dtype=np.float32)
+        for first in range(0, len(candidates), _ROWS_SQUARED_AT_ONCE):
+            rows = slice(first, first + _ROWS_SQUARED_AT_ONCE)
+            self._squares[rows] = (self._others[rows] ** 2).sum(axis=1)
+
+    def mask(self, anchors: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[len(anchors), I] mask of the candidates nearest to each anchor, which is a candidate itself and apart.
+
+        Candidates as near as the last of them are in as well, so neither the order of the items nor rounding decides.
+        """
+        mask = np.zeros((len(anchors), self._num_items), dtype=np.bool_)
+        if len(self._candidates) <= self._nearest + 1:
+            mask[:, self._candidates] = True
+            return mask
+        own = np.searchsorted(self._candidates, anchors)
+        products = self._others[own] @ self._others.T
+        products *= 2
+        distances = self._squares[own][:, None] + self._squares  # squared
+        distances -= products
+        np.maximum(distances, 0, out=distances)  # rounding
+        distances[np.arange(len(own)), own] = np.inf
+        products[:] = distances
+        products.partition(self._nearest - 1, axis=1)
+        bar = products[:, self._nearest - 1 : self._nearest] * (1 + TIE)
+        if len(self._candidates) == self._num_items:
+            np.less_equal(distances, bar, out=mask)
+        else:
+            mask[:, self._candidates] = distances <= bar
         return mask
-    others = vectors[candidates]
-    own = vectors[anchors]
-    distances = (own**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * (own @ others.T)  # squared
-    np.maximum(distances, 0, out=distances)  # rounding
-    distances[candidates == anchors[:, None]] = np.inf
-    bar = np.partition(distances, nearest - 1, axis=1)[:, nearest - 1 : nearest]
-    mask[:, candidates] = distances <= bar * (1 + TIE)
-    return mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,12 @@ from trainers.data.sequence_data import Catalogue, SequenceData
 from trainers.data.sources import Source, read
 from trainers.data.store_format import Manifest, SourceFile, fingerprint, open_prepared, read_manifest, write_prepared
 from trainers.data.tables import Interactions, ItemTable
+from trainers.progress import Progress, silent
 
 LEAST_USERS = 10
 """Every score is an average over users with a standard error, which fewer cannot carry."""
 LEAST_ITEMS = 11
 """Among ten items Recall@10 is always 1."""
-
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """No progress."""
 
 
 def prepare(

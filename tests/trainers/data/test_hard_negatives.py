@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from trainers.data.hard_negatives import CoOccurrence, hard_sets
+from trainers.data.co_occurrence import CoOccurrence
+from trainers.data.hard_negatives import hard_sets
 from trainers.data.item_factors import item_factors
 from trainers.data.sequence_data import Catalogue, SequenceData
 
@@ -59,6 +59,34 @@ def literal_hard_set(data: SequenceData, vectors: NDArray[np.float32], item: int
     return near - co_occurring(data, item) - {item}
 
 
+@pytest.mark.parametrize("users", [40, 4])
+def test_both_directions_are_the_training_parts_whatever_the_chunks(
+    users: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.data.sequence_data.USERS_AT_ONCE", 9)
+    data = random_data(users)
+    together = CoOccurrence.of(data)
+    expected = [np.unique(data.training(user)).tolist() for user in range(users)]
+    mine = np.split(together.user_items, together.user_offsets[1:-1])
+    assert [row.tolist() for row in mine] == expected
+    theirs = np.split(together.item_users, together.item_offsets[1:-1])
+    assert [row.tolist() for row in theirs] == [[u for u in range(users) if i in expected[u]] for i in range(ITEMS)]
+    assert np.flatnonzero(together.trained).tolist() == sorted(set().union(*expected))
+    marked = np.array([[item in row for item in range(ITEMS)] for row in expected[1:3]])
+    assert np.array_equal(together.matrix(slice(1, 3)).toarray(), marked)
+
+
+def test_chunks_of_users_and_columns_leave_the_factors_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.data.item_factors.DIMENSIONS", 12)
+    matrix = (np.random.default_rng(0).random((300, 200)) < 0.1).astype(np.float32)
+    whole = item_factors(of_matrix(matrix))
+    monkeypatch.setattr("trainers.data.item_factors.COLUMNS_AT_ONCE", 5)
+    assert item_factors(of_matrix(matrix)).tobytes() == whole.tobytes()
+    monkeypatch.setattr("trainers.data.item_factors.USERS_AT_ONCE", 70)  # sums in another order: rounding
+    factors = item_factors(of_matrix(matrix))
+    assert factors @ factors.T == pytest.approx(whole @ whole.T, abs=1e-3)
+
+
 @pytest.mark.parametrize(("users", "share"), [(40, 0.005), (40, 0.3), (200, 0.3)])
 def test_hard_sets_are_what_appendix_a_says(users: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainers.data.hard_negatives.DISTANCES_AT_ONCE", 7 * ITEMS)  # several chunks
@@ -81,12 +109,22 @@ def test_partners_and_rows_agree_with_the_sequences() -> None:
         assert set(rows[[item]].indices.tolist()) == co_occurring(data, item)
 
 
+def of_matrix(matrix: NDArray[np.float32]) -> CoOccurrence:
+    """Of users with the training items that `matrix` [U, I] marks, and two held-out ones."""
+    rows = [np.append(np.flatnonzero(row), [0, 0]) for row in matrix]
+    names = tuple(map(str, range(matrix.shape[1])))
+    people = tuple(map(str, range(len(matrix))))
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    data = SequenceData(offsets, np.concatenate(rows).astype(np.int32), people, Catalogue(names, names, names), "f")
+    return CoOccurrence.of(data)
+
+
 def test_factors_reproduce_the_distances_of_the_exact_svd() -> None:
     generator = np.random.default_rng(0)
     matrix = (generator.random((60, 35)) < 0.2).astype(np.float32)
     _, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     exact = (right[:34] * np.sqrt(values[:34, None])).T
-    factors = item_factors(sp.csr_matrix(matrix))
+    factors = item_factors(of_matrix(matrix))
     assert factors.shape == (35, 34)
     assert factors @ factors.T == pytest.approx(exact @ exact.T, abs=1e-4)
 
@@ -95,11 +133,11 @@ def test_a_sketch_smaller_than_the_matrix_finds_its_leading_factors(monkeypatch:
     monkeypatch.setattr("trainers.data.item_factors.DIMENSIONS", 12)
     generator = np.random.default_rng(0)
     matrix = (generator.random((400, 300)) < 0.1).astype(np.float32)
-    matrix[:200, :100] += 1  # a few strong factors above the noise
-    matrix[200:, 100:] += 1
+    matrix[:200, :100] = 1  # a few strong factors above the noise
+    matrix[200:, 100:] = 1
     _, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     exact = (right[:12] * np.sqrt(values[:12, None])).T
-    factors = item_factors(sp.csr_matrix(matrix))
+    factors = item_factors(of_matrix(matrix))
     gram, expected = factors @ factors.T, exact @ exact.T
     assert np.linalg.norm(gram - expected) < 0.02 * np.linalg.norm(expected)
 
