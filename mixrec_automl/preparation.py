@@ -52,8 +52,8 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
         for at in read_manifest(folder).counts:
             _say(console, f"{at.step}: {at.users:,} users, {at.items:,} items, {at.interactions:,} interactions")
     training = FinetuneTraining(config, folder, paths.backbones_folder())
-    with console.status(f"backbone {config.backbone.name}: item texts and hard negatives"):
-        task = training.load()
+    with console.status(f"backbone {config.backbone.name}") as status:
+        task = training.load(lambda stage: status.update(f"backbone {config.backbone.name}: {stage}"))
     layers = len(task.backbone.layers)
     space = DamoeSpace(layers, config.model.replacement_frequency)
     _say(console, f"data      {name}: {task.data.num_users:,} users in Data_BO, {task.data.num_items:,} items")

@@ -15,21 +15,23 @@ from search_spaces.architecture import Architecture
 from trainers.cached import cached_array
 from trainers.config import FinetuneConfig, ModelConfig
 from trainers.data.batches import ALIGN_PROMPT, Layout
-from trainers.data.hard_negatives import HardSets, hard_sets
+from trainers.data.hard_negatives import HardSets
 from trainers.data.item_text import item_tokens
 from trainers.data.sampler import StepSampler
 from trainers.data.sequence_data import ItemTokens, SequenceData
 from trainers.data.store_format import open_prepared
+from trainers.data.stored_hard_sets import stored_hard_sets
 from trainers.data.users import sample_users
 from trainers.device import autocast, move, pick_device
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
 from trainers.model.text_vectors import mean_token_states
-from trainers.ranks import training_counts
+from trainers.progress import Progress, silent
 
 _ALIGN_ROWS_AT_ONCE = 64
 _SAMPLE_USERS = 16
+_USERS_HASHED_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,35 +66,54 @@ class TrainingTask:
 
 
 def load_task(
-    config: FinetuneConfig, prepared: Path, backbones: Path, *, user_share: float = 1.0, user_seed: int = 0
+    config: FinetuneConfig,
+    prepared: Path,
+    backbones: Path,
+    *,
+    user_share: float = 1.0,
+    user_seed: int = 0,
+    progress: Progress = silent,
 ) -> TrainingTask:
-    """Load what trials share.
+    """Load what trials share. What is derived from data and backbone is computed once and kept with the data.
 
     Args:
         prepared: folder of the prepared data set; derived arrays are cached in it.
         backbones: folder of backbone weights.
         user_share: b, the share of users that forms Data_BO; 1 for all.
+        progress: told the name of each stage that may take long.
 
     Raises:
         UserError: no such data or backbone, or a backbone of another family.
     """
     device = pick_device()
+    progress("weights")
     pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
     tokenizer = pretrained.tokenizer
     full = open_prepared(prepared)
     users = sample_users(full.num_users, user_share, user_seed)
     data = full if len(users) == full.num_users else full.select_users(users)
+    progress("item texts")
     tokens = item_tokens(prepared, full, tokenizer, config.data.sentence_tokens)
     pretrained.model.to(device)
     backbone = as_backbone(pretrained.model)
     prompt = tuple(int(token) for token in tokenizer(ALIGN_PROMPT, add_special_tokens=False)["input_ids"])
-    counts = training_counts(data)
+    counts = data.training_counts()
 
     text = f"{full.fingerprint} {pretrained.fingerprint} {config.data.sentence_tokens}"
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     text_vectors = cached_array(
         prepared / f"text-vectors-{key}.npy", lambda: mean_token_states(pretrained.model, tokens)
     )
+    hard = stored_hard_sets(
+        prepared,
+        data,
+        text_vectors,
+        share=config.training.hard_share,
+        encoder="backbone",
+        made_of=f"{key} {hashlib.sha256(users.tobytes()).hexdigest()}",
+        progress=progress,
+    )
+    progress("alignment states of the items")
     layout = Layout.of(config.model, tokens, prompt, tokenizer.bos_token_id, counts > 0)
     bos = "bos" if config.model.leading_bos else "plain"
     return TrainingTask(
@@ -102,12 +123,22 @@ def load_task(
         bos_token=tokenizer.bos_token_id,
         item_counts=counts,
         backbone=backbone,
-        hard_sets=(hard := hard_sets(data, text_vectors, share=config.training.hard_share, encoder="backbone")),
+        hard_sets=hard,
         align_states=cached_array(
             prepared / f"align-states-{bos}-{key}.npy", lambda: frozen_align_states(backbone, layout, data.num_items)
         ),
-        fingerprint=hashlib.sha256(f"{text} {users.tolist()} {hard.fingerprint}".encode()).hexdigest()[:16],
+        fingerprint=_fingerprint(text, users, hard),
     )
+
+
+def _fingerprint(text: str, users: NDArray[np.int64], hard_sets: HardSets) -> str:
+    """Of the text `{text} {list of users} {hard sets}`, which is not built whole: there may be a million users."""
+    digest = hashlib.sha256(f"{text} [".encode())
+    for first in range(0, len(users), _USERS_HASHED_AT_ONCE):
+        part = ", ".join(map(str, users[first : first + _USERS_HASHED_AT_ONCE].tolist()))
+        digest.update(f"{', ' if first else ''}{part}".encode())
+    digest.update(f"] {hard_sets.fingerprint}".encode())
+    return digest.hexdigest()[:16]
 
 
 @torch.inference_mode()

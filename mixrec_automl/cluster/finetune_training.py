@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search_config import SearchConfig
 from trainers.finetune import finetune
+from trainers.progress import Progress, silent
 from trainers.task import TrainingTask, load_task
 
 
@@ -23,12 +23,25 @@ class FinetuneTraining:
     prepared: Path
     backbones: Path
 
-    def load(self) -> TrainingTask:
+    def load(self, progress: Progress = silent) -> TrainingTask:
         """What all trials of the search share, loaded once in a process: a training changes nothing of it.
 
         Raises UserError for data or a backbone that cannot be used.
         """
-        return _load(self)
+        task = _loaded.get(self)
+        if task is None:
+            budget = self.config.search
+            task = load_task(
+                self.config.finetune,
+                self.prepared,
+                self.backbones,
+                user_share=budget.user_share,
+                user_seed=budget.seed,
+                progress=progress,
+            )
+            _loaded.clear()  # the last one is enough
+            _loaded[self] = task
+        return task
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         result = finetune(
@@ -45,13 +58,4 @@ class FinetuneTraining:
         return TrialScore(result.mrr, result.standard_error)
 
 
-@lru_cache(maxsize=1)
-def _load(training: FinetuneTraining) -> TrainingTask:
-    budget = training.config.search
-    return load_task(
-        training.config.finetune,
-        training.prepared,
-        training.backbones,
-        user_share=budget.user_share,
-        user_seed=budget.seed,
-    )
+_loaded: dict[FinetuneTraining, TrainingTask] = {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainers.cached import cached_folder
 from trainers.data.errors import DataError
 from trainers.data.sequence_data import ItemTokens, SequenceData
 
@@ -61,24 +61,15 @@ def tokenize_items(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase,
 def item_tokens(
     prepared_folder: Path, data: SequenceData, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> ItemTokens:
-    """`tokenize_items` of the catalogue, kept in the prepared folder and memory-mapped.
-
-    Several processes may ask at once: each writes a folder of its own and renames it, the first one stays.
-    """
+    """`tokenize_items` of the catalogue, kept in the prepared folder and memory-mapped."""
     key = hashlib.sha256(f"{CONVENTION}|{data.fingerprint}|{tokenizer_fingerprint(tokenizer)}|{limit}".encode())
-    cached = prepared_folder / f"tokens-{key.hexdigest()[:16]}"
-    if not cached.is_dir():
+
+    def write(folder: Path) -> None:
         tokens = tokenize_items(data.catalogue.sentences, tokenizer, limit)
-        with tempfile.TemporaryDirectory(dir=prepared_folder, prefix=".tokens-") as scratch:
-            made = Path(scratch) / cached.name
-            made.mkdir()
-            np.save(made / "offsets.npy", tokens.offsets)
-            np.save(made / "tokens.npy", tokens.tokens)
-            try:
-                made.rename(cached)
-            except OSError:
-                if not cached.is_dir():
-                    raise
+        np.save(folder / "offsets.npy", tokens.offsets)
+        np.save(folder / "tokens.npy", tokens.tokens)
+
+    cached = cached_folder(prepared_folder / f"tokens-{key.hexdigest()[:16]}", write)
     return ItemTokens(np.load(cached / "offsets.npy", mmap_mode="r"), np.load(cached / "tokens.npy", mmap_mode="r"))
 
 

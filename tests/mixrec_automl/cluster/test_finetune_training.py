@@ -42,7 +42,7 @@ def test_a_later_trial_of_a_process_is_bit_for_bit_that_of_a_fresh_one(
     warm = run_attempt(training, task(1, tmp_path / "warm", bits="010"), keep_in(epochs))
     assert training.load() is shared
 
-    finetune_training._load.cache_clear()
+    finetune_training._loaded.clear()
     again: list[float] = []
     fresh = run_attempt(training, task(1, tmp_path / "fresh", bits="010"), keep_in(again))
     assert training.load() is not shared
