@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mixrec_automl.promotion import BOOTSTRAP_SEED, Evaluation, rank_test_items
+from mixrec_automl.promotion import BOOTSTRAP_SEED, Evaluation, rank_users
 from trainers.data.sequence_data import SequenceData
 from trainers.errors import UserError
 from trainers.package import Package
+from trainers.ranks import Setting
 from trainers.statistics import PairedDifference, compare
 
 
@@ -60,6 +61,6 @@ def challenge(evaluation: Evaluation, champion: Package, name: str, data: Sequen
     """
     if champion.data_fingerprint != data.fingerprint:
         return Decision(force, name, None)
-    theirs = rank_test_items(champion, data, exclude_seen=evaluation.exclude_seen)
+    (theirs,) = rank_users(champion, data, [Setting("test", evaluation.exclude_seen)])
     difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
     return Decision(difference.low > 0, name, difference)

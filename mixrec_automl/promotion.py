@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,13 +33,13 @@ from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
-from trainers.baselines.floors import Floor, floors
+from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
 from trainers.evaluate import evaluate
 from trainers.finetune import BEST
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package
-from trainers.ranks import UserRanks
+from trainers.ranks import Setting, UserRanks
 from trainers.statistics import PairedDifference, compare
 
 POLL_SECONDS = 0.2
@@ -166,29 +166,27 @@ def pack(plan: PromotionPlan) -> Package:
     return read_package(plan.package)
 
 
-def rank_test_items(package: Package, data: SequenceData, *, exclude_seen: bool) -> UserRanks:
-    """Test ranks of every user of `data`, the data that the package was trained on."""
-    history = package.config.data.history
-    return evaluate(package.model, package.layout, data, "test", history, exclude_seen=exclude_seen)
+def rank_users(package: Package, data: SequenceData, settings: Sequence[Setting]) -> tuple[UserRanks, ...]:
+    """Ranks of every user of `data`, the data that the package was trained on: one table for each of `settings`."""
+    return evaluate(package.model, package.layout, data, settings, package.config.data.history)
 
 
 def evaluate_package(package: Package, data: SequenceData) -> tuple[Evaluation, Evaluation]:
     """Test metrics of every user, with seen items in the ranking and without, beside the floors."""
     all_floors = floors(data, "test")
-    with_seen, without_seen = (_evaluation(package, data, all_floors, exclude_seen) for exclude_seen in (False, True))
-    return with_seen, without_seen
 
+    def beside_floors(ranks: UserRanks) -> Evaluation:
+        below = {floor.name: floor.ranks for floor in all_floors if floor.exclude_seen is ranks.exclude_seen}
+        return Evaluation(
+            ranks.exclude_seen,
+            ranks,
+            summarise(ranks),
+            {name: summarise(floor) for name, floor in below.items()},
+            compare(ranks, below["popularity"], seed=BOOTSTRAP_SEED)["mrr"],
+        )
 
-def _evaluation(package: Package, data: SequenceData, all_floors: tuple[Floor, ...], exclude_seen: bool) -> Evaluation:
-    ranks = rank_test_items(package, data, exclude_seen=exclude_seen)
-    below = {floor.name: floor.ranks for floor in all_floors if floor.exclude_seen is exclude_seen}
-    return Evaluation(
-        exclude_seen,
-        ranks,
-        summarise(ranks),
-        {name: summarise(floor) for name, floor in below.items()},
-        compare(ranks, below["popularity"], seed=BOOTSTRAP_SEED)["mrr"],
-    )
+    with_seen, without_seen = rank_users(package, data, [Setting("test"), Setting("test", exclude_seen=True)])
+    return beside_floors(with_seen), beside_floors(without_seen)
 
 
 def flat_metrics(evaluations: tuple[Evaluation, ...]) -> dict[str, float]:

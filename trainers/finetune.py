@@ -27,6 +27,7 @@ from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
 from trainers.metrics import summarise
 from trainers.optim import build_optimizer, set_rates
+from trainers.ranks import Setting
 from trainers.reports import EpochReport, FinetuneResult
 from trainers.task import TrainingTask, build_model
 
@@ -94,7 +95,7 @@ def finetune(
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
         losses, tokens = _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
-        validation = summarise(evaluate(model, layout, task.data, "validation", config.data.history))
+        validation = summarise(evaluate(model, layout, task.data, [Setting("validation")], config.data.history)[0])
         state |= {"epoch": epoch}
         if validation.mrr > state["mrr"]:
             state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}

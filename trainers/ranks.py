@@ -6,7 +6,7 @@ our digest of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -18,34 +18,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.data.names import Names
+from trainers.data.segments import Spans
 from trainers.data.sequence_data import SequenceData
 from trainers.errors import UserError
 
 Split = Literal["validation", "test"]
-ScoreChunk = Callable[[NDArray[np.int64]], Tensor]
-"""User indices [B] -> scores [B, I], higher is better."""
+ScoreChunk = Callable[[NDArray[np.int64], tuple[Split, ...]], Sequence[Tensor]]
+"""User indices [B] and distinct splits -> scores [B, I] of each split, higher is better; several may be one tensor."""
+Ranked = tuple[Tensor, Tensor]
+"""Of each target [B]: items above it, and items level with it, itself among these; int64."""
 
 SCORES_AT_ONCE = 1 << 19
 """Scores that `evaluate_scores` asks for at a time: they fit a processor's cache, which ranks three times faster."""
 USERS_AT_LEAST = 64
 """Users that `evaluate_scores` asks for even so: a model sorts them by length and runs them in batches."""
+_REPEATS_AT_ONCE = 1 << 16
+"""Users whose histories are searched for their targets at a time."""
+_BACK: Mapping[Split, int] = {"validation": 2, "test": 1}
+"""Where a sequence holds the target, counted from its end."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which held-out item is ranked, and among what."""
+
+    split: Split
+    exclude_seen: bool = False
+    """Leave the items of the history out of the ranking (ruling 13); a target among them stays."""
 
 
 class NonFiniteScoreError(ValueError):
     """A score is NaN or infinite: no rank can be trusted."""
 
 
-def rank_targets(scores: Tensor, targets: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Items above each target, and items level with it.
+def rank_targets(scores: Tensor, targets: Tensor) -> Ranked:
+    """Where each target lands among the whole catalogue.
 
     Args:
         scores: [B, I], higher is better, any dtype; compared as they are, with no tolerance.
         targets: [B] item index.
-        excluded: [P, 2] pairs (row of `scores`, item) that do not take part; repeats are harmless and a row's own
-            target always takes part.
-
-    Returns:
-        greater [B] and ties [B], int64; the target counts among its ties, so ties >= 1.
 
     Raises:
         NonFiniteScoreError: a score is NaN or infinite.
@@ -58,13 +70,30 @@ def rank_targets(scores: Tensor, targets: Tensor, excluded: Tensor | None = None
             f"{len(bad)} of {len(scores)} users have NaN or infinite scores (first: row {bad[0]})"
         )
     at_target = scores.gather(1, targets.unsqueeze(1))  # [B, 1]
-    above, level = scores > at_target, scores == at_target
-    if excluded is not None and len(excluded):
-        rows, items = excluded.unbind(1)
-        rows, items = excluded[items != targets[rows]].unbind(1)
-        above[rows, items] = False
-        level[rows, items] = False
-    return above.sum(dim=1, dtype=torch.int32).long(), level.sum(dim=1, dtype=torch.int32).long()
+    # Ones as float32: on a CPU torch writes and adds up booleans seven times slower. Exact up to 2^24 items.
+    ones = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
+    above = torch.gt(scores, at_target, out=ones).sum(dim=1).long()
+    return above, torch.eq(scores, at_target, out=ones).sum(dim=1).long()
+
+
+def leave_out(ranked: Ranked, scores: Tensor, targets: Tensor, excluded: Tensor) -> Ranked:
+    """What `rank_targets` found, without some items; only their scores are read.
+
+    Args:
+        excluded: [P, 2] pairs (row of `scores`, item) that do not take part; repeats are harmless and a row's own
+            target always takes part.
+    """
+    items = scores.shape[1]
+    pairs = torch.unique(excluded[:, 0] * items + excluded[:, 1])
+    rows, left = pairs // items, pairs % items
+    others = left != targets[rows]
+    rows, left = rows[others], left[others]
+    found, at_target = scores[rows, left], scores[rows, targets[rows]]
+    above, level = ranked
+    return (
+        above.index_add(0, rows, (found > at_target).long(), alpha=-1),
+        level.index_add(0, rows, (found == at_target).long(), alpha=-1),
+    )
 
 
 @dataclass(frozen=True)
@@ -156,93 +185,118 @@ def check_comparable(left: UserRanks, right: UserRanks) -> None:
         raise UserError("these results do not compare: they are of different users; evaluate both on the same users")
 
 
-def training_counts(data: SequenceData) -> NDArray[np.int64]:
-    """[I] training interactions of every item."""
-    return np.bincount(data.training_pairs()[1], minlength=data.num_items).astype(np.int64)
-
-
 def history_and_target(data: SequenceData, user: int, split: Split) -> tuple[NDArray[np.int32], int]:
     """What may be read, oldest to newest, and what must be found: the test history holds the validation item."""
-    sequence = data.sequence(user)
-    end = len(sequence) - (2 if split == "validation" else 1)
-    return sequence[:end], int(sequence[end])
+    start, end = (int(place) for place in (data.offsets[user], ends_of(data, np.array([user]), split)[0]))
+    return data.items[start:end], int(data.items[end])
+
+
+def ends_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
+    """[B] place in `data.items` of each user's held-out item: where the history, from `data.offsets[user]` on, ends."""
+    return data.offsets[users + 1] - _BACK[split]
 
 
 def targets_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
     """[B] held-out item of each user, int64."""
-    ends = data.offsets[users + 1] - (2 if split == "validation" else 1)
-    return torch.from_numpy(data.items[ends].astype(np.int64))
+    return torch.from_numpy(data.items[ends_of(data, users, split)].astype(np.int64))
 
 
 def seen_pairs(data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
-    """[P, 2] pairs (row, item) of every user's history: `excluded` of `rank_targets`."""
-    histories = [history_and_target(data, int(user), split)[0] for user in users]
-    rows = np.repeat(np.arange(len(users)), [len(history) for history in histories])
-    return torch.from_numpy(np.stack([rows, np.concatenate(histories).astype(np.int64)], axis=1))
+    """[P, 2] pairs (row, item) of every user's history: `excluded` of `leave_out`."""
+    rows, items = _histories(data, users, split)
+    return torch.from_numpy(np.stack([rows, items.astype(np.int64)], axis=1))
+
+
+def _repeats(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
+    """[B] whether each user's target occurs in the history."""
+    found = []
+    for first in range(0, len(users), _REPEATS_AT_ONCE):
+        chunk = users[first : first + _REPEATS_AT_ONCE]
+        rows, items = _histories(data, chunk, split)
+        targets = data.items[ends_of(data, chunk, split)]
+        found.append(np.bincount(rows[items == targets[rows]], minlength=len(chunk)) > 0)
+    return np.concatenate(found)
+
+
+def _histories(
+    data: SequenceData, users: NDArray[np.int64], split: Split
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The histories of `users`, one after another: place in `users` [P] and item [P] of each interaction."""
+    starts = data.offsets[users]
+    lengths = ends_of(data, users, split) - starts
+    return np.repeat(np.arange(len(users)), lengths), data.items[Spans(starts, lengths, len(data.items)).indices()]
 
 
 def describe_ranks(
-    data: SequenceData,
-    split: Split,
-    users: NDArray[np.int64],
-    greater: Tensor,
-    ties: Tensor,
-    *,
-    exclude_seen: bool,
-    counts: NDArray[np.int64],
+    data: SequenceData, setting: Setting, users: NDArray[np.int64], ranked: Ranked, counts: NDArray[np.int64]
 ) -> UserRanks:
-    """What `rank_targets` found for `users`, with their side facts.
+    """Ranks of the targets of `users` under `setting`, with their side facts.
 
     Args:
-        users: [N] distinct user indices, in the order of `greater` [N] and `ties` [N].
-        counts: [I] of `training_counts` over the users that the model was trained on.
+        users: [N] distinct user indices, in the order of `ranked`.
+        counts: [I] training interactions of every item over the users that the model was trained on.
     """
-    level = ties.cpu().numpy().astype(np.int64)
-    histories, targets = zip(*(history_and_target(data, int(user), split) for user in users), strict=True)
-    target = np.array(targets, dtype=np.int32)
+    above, level = (column.cpu().numpy().astype(np.int64) for column in ranked)
+    ends = ends_of(data, users, setting.split)
+    target = data.items[ends].astype(np.int32)
     return UserRanks(
-        user=np.array([data.user_ids[user] for user in users], dtype=np.str_),
+        user=np.array(list(Names.of(data.user_ids).take(users)), dtype=np.str_),
         target=target,
-        rank=greater.cpu().numpy() + (level + 1) / 2,
+        rank=above + (level + 1) / 2,
         ties=level,
-        history_length=np.array([len(history) for history in histories], dtype=np.int64),
+        history_length=ends - data.offsets[users],
         popularity=counts[target],
-        repeat=np.array([found in history for history, found in zip(histories, targets, strict=True)], dtype=np.bool_),
+        repeat=_repeats(data, users, setting.split),
         cold=counts[target] == 0,
-        split=split,
-        exclude_seen=exclude_seen,
+        split=setting.split,
+        exclude_seen=setting.exclude_seen,
         fingerprint=data.fingerprint,
     )
 
 
 def evaluate_scores(
     data: SequenceData,
-    split: Split,
+    settings: Sequence[Setting],
     score_chunk: ScoreChunk,
     *,
-    exclude_seen: bool = False,
+    users: NDArray[np.int64] | None = None,
     counted_on: SequenceData | None = None,
-) -> UserRanks:
-    """Rank every user of `data` by `score_chunk`, a bounded number of users at a time.
+) -> tuple[UserRanks, ...]:
+    """Rank users by `score_chunk` under each setting, every user scored once, a bounded number of them at a time.
 
     Args:
-        exclude_seen: leave the items of the history out of the ranking (ruling 13); a target among them stays.
+        users: distinct indices in the order in which they are scored, all of `data` when absent; the tables have them
+            in ascending order.
         counted_on: the users trained on, for `popularity` and `cold`; `data` itself when absent.
+
+    Returns:
+        One table for each of `settings`, in their order.
 
     Raises:
         NonFiniteScoreError: a score is NaN or infinite.
-        ValueError: `score_chunk` returns another shape than [B, I].
+        ValueError: `score_chunk` returns another shape than [B, I], or not one tensor for each split.
     """
-    users = np.arange(data.num_users)
+    asked = np.arange(data.num_users) if users is None else users
+    splits = tuple(dict.fromkeys(setting.split for setting in settings))
     step = max(USERS_AT_LEAST, SCORES_AT_ONCE // data.num_items)
-    found: list[tuple[Tensor, Tensor]] = []
-    for first in range(0, len(users), step):
-        chunk = users[first : first + step]
-        scores = score_chunk(chunk)
-        if scores.shape != (len(chunk), data.num_items):
-            raise ValueError(f"expected scores [{len(chunk)}, {data.num_items}], got {list(scores.shape)}")
-        excluded = seen_pairs(data, chunk, split).to(scores.device) if exclude_seen else None
-        found.append(rank_targets(scores, targets_of(data, chunk, split).to(scores.device), excluded))
-    greater, ties = (torch.cat(column) for column in zip(*found, strict=True))
-    counts = training_counts(counted_on or data)
-    return describe_ranks(data, split, users, greater, ties, exclude_seen=exclude_seen, counts=counts)
+    found: dict[Setting, list[Ranked]] = {setting: [] for setting in settings}
+    for first in range(0, len(asked), step):
+        chunk = asked[first : first + step]
+        for split, scores in zip(splits, score_chunk(chunk, splits), strict=True):
+            if scores.shape != (len(chunk), data.num_items):
+                raise ValueError(f"expected scores [{len(chunk)}, {data.num_items}], got {list(scores.shape)}")
+            targets = targets_of(data, chunk, split).to(scores.device)
+            ranked = rank_targets(scores, targets)
+            for setting in found:
+                if setting == Setting(split):
+                    found[setting].append(ranked)
+                elif setting.split == split:
+                    seen = seen_pairs(data, chunk, split).to(scores.device)
+                    found[setting].append(leave_out(ranked, scores, targets, seen))
+    ascending = np.argsort(asked)
+    counts = (counted_on or data).training_counts()
+    tables = {}
+    for setting, parts in found.items():
+        above, level = (torch.cat(column)[ascending] for column in zip(*parts, strict=True))
+        tables[setting] = describe_ranks(data, setting, asked[ascending], (above, level), counts)
+    return tuple(tables[setting] for setting in settings)

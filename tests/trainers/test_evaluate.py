@@ -1,10 +1,11 @@
-"""Evaluation against a loop over users, one at a time, and by two workers against one."""
+"""Evaluation against a loop over users, one at a time, one pass against separate ones, and two workers against one."""
 
 from __future__ import annotations
 
 import os
 import socket
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,31 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from tests.trainers.tiny_task import sequences, tiny_config, tiny_task
+from tests.oracles.tiny_backbones import CONTEXT, FAMILIES, Family
+from tests.trainers.test_ranks import sequences as given_sequences
+from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_task
+from trainers import evaluate as module
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import SequenceData
-from trainers.evaluate import USERS_AT_ONCE, evaluate, score_histories, window
+from trainers.evaluate import HistoryWindows, evaluate, score_histories, window
 from trainers.model.mixrec import MixRec
-from trainers.ranks import COLUMNS, Split, UserRanks
+from trainers.ranks import COLUMNS, Setting, Split, UserRanks
 from trainers.task import TrainingTask, build_model
 
-HISTORY = 4
+HISTORY, NUM_USERS = 4, 37
 CONFIG = tiny_config({"collaborative_columns": "user+item"})
+SETTINGS = [Setting(split, seen) for seen in (False, True) for split in ("test", "validation")]
+
+
+@pytest.fixture(autouse=True)
+def _few_tokens_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that some users take many passes."""
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", 64)
 
 
 def random_model(task: TrainingTask) -> MixRec:
@@ -34,42 +48,118 @@ def random_model(task: TrainingTask) -> MixRec:
     return model.eval()
 
 
-def parts(data: SequenceData | None = None) -> tuple[TrainingTask, MixRec, Layout]:
-    task = tiny_task(data or sequences(num_users=2 * USERS_AT_ONCE + 5))
+def parts(data: SequenceData | None = None, family: Family = "llama") -> tuple[TrainingTask, MixRec, Layout]:
+    task = tiny_task(data or sequences(num_users=NUM_USERS), family)
     return task, random_model(task), task.layout(CONFIG.model)
+
+
+@cache
+def tiny_parts() -> tuple[TrainingTask, MixRec, Layout]:
+    """For many examples; whoever changes a part undoes it."""
+    return parts()
+
+
+def newest(items: list[int], layout: Layout, history: int, context: int) -> list[int]:
+    """The window, walking back from the newest item."""
+    left = context - (layout.bos_token is not None)
+    row: list[int] = []
+    for item in reversed(items):
+        left -= int(layout.item_tokens.lengths[item]) + 1
+        if left < 0 or len(row) == history:
+            break
+        row.insert(0, item)
+    return row
 
 
 @torch.no_grad()
 def rank_alone(
-    model: MixRec, layout: Layout, data: SequenceData, user: int, split: Split, exclude_seen: bool
+    model: MixRec, layout: Layout, data: SequenceData, user: int, setting: Setting, history: int = HISTORY
 ) -> tuple[int, float]:
     """(target, its rank): the user's row by itself, all states of it, the ranking sorted out item by item."""
     sequence = data.sequence(user).tolist()
-    before, target = (sequence[:-2], sequence[-2]) if split == "validation" else (sequence[:-1], sequence[-1])
-    row = before[-HISTORY:]
+    before, target = (sequence[:-2], sequence[-2]) if setting.split == "validation" else (sequence[:-1], sequence[-1])
+    row = newest(before, layout, history, model.backbone.max_positions)
     scores = model.scores(layout.histories([row], [user]))[-1].float().tolist()
-    rivals = [item for item in range(data.num_items) if item != target and not (exclude_seen and item in before)]
+    excluded = before if setting.exclude_seen else []
+    rivals = [item for item in range(data.num_items) if item != target and item not in excluded]
     above = sum(scores[item] > scores[target] for item in rivals)
     level = sum(scores[item] == scores[target] for item in rivals)
     return target, 1 + above + level / 2
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-@pytest.mark.parametrize("exclude_seen", [False, True])
-def test_equal_to_a_loop_over_users(split: Split, exclude_seen: bool) -> None:
+def assert_same(left: UserRanks, right: UserRanks) -> None:
+    for column in COLUMNS:
+        assert np.array_equal(getattr(left, column), getattr(right, column)), column
+    assert (left.split, left.exclude_seen, left.fingerprint) == (right.split, right.exclude_seen, right.fingerprint)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_equal_to_a_loop_over_users(setting: Setting) -> None:
     task, model, layout = parts()
-    ranks = evaluate(model, layout, task.data, split, HISTORY, exclude_seen=exclude_seen)
-    expected = [rank_alone(model, layout, task.data, user, split, exclude_seen) for user in range(task.data.num_users)]
+    (ranks,) = evaluate(model, layout, task.data, [setting], HISTORY)
+    expected = [rank_alone(model, layout, task.data, user, setting) for user in range(task.data.num_users)]
     assert ranks.target.tolist() == [target for target, _ in expected]
     assert ranks.rank.tolist() == [rank for _, rank in expected]
     assert ranks.user.tolist() == list(task.data.user_ids)
     assert len(set(ranks.rank.tolist())) > 5, "the model does tell items apart"
 
 
+def walks(*lengths: int) -> SequenceData:
+    """Users that step through the items from a start of their own."""
+    rows = [[(7 * user + step) % NUM_ITEMS for step in range(length)] for user, length in enumerate(lengths)]
+    return given_sequences(*rows, items=NUM_ITEMS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize(
+    ("history", "context", "shared"),
+    [
+        (50, CONTEXT, 20),  # nothing is cut: one row a user, of one or two readouts
+        (4, CONTEXT, 6),  # cut where more than four items were seen
+        (50, 15, None),  # cut by the context, which holds three or four items
+        (1, CONTEXT, 0),  # no row has two items
+    ],
+)
+def test_one_pass_equals_separate_ones(
+    family: Family,
+    bos: int | None,
+    history: int,
+    context: int,
+    shared: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every row that the test history shares with the validation history is read once, and no other."""
+    data = walks(*[3, 4, 5] * 2, *range(6, 20))
+    _, model, layout = parts(data, family)
+    layout, model.backbone.max_positions = replace(layout, bos_token=bos), context
+    rows: dict[int, int] = {1: 0, 2: 0}
+
+    def counting(*arguments: object, read_newest: int) -> Tensor:
+        rows[read_newest] += len(arguments[2])  # type: ignore[arg-type]
+        return score_histories(*arguments, read_newest=read_newest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "score_histories", counting)
+        patched.setattr("trainers.ranks.SCORES_AT_ONCE", 1)
+        patched.setattr("trainers.ranks.USERS_AT_LEAST", 7)
+        together = evaluate(model, layout, data, SETTINGS, history)
+    assert rows[1] + 2 * rows[2] == 2 * data.num_users
+    if shared is None:
+        assert 0 < rows[2] < data.num_users, "some windows are shared and some are not"
+    else:
+        assert rows[2] == shared
+    for setting, table in zip(SETTINGS, together, strict=True):
+        (alone,) = evaluate(model, layout, data, [setting], history)
+        assert_same(table, alone)
+        expected = [rank_alone(model, layout, data, user, setting, history) for user in range(data.num_users)]
+        assert table.rank.tolist() == [rank for _, rank in expected]
+
+
 def test_evaluation_leaves_dropout_and_gradients_alone() -> None:
     task, model, layout = parts()
     model.train()
-    evaluate(model, layout, task.data, "test", HISTORY)
+    evaluate(model, layout, task.data, [Setting("test")], HISTORY)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -81,6 +171,37 @@ def test_the_window_fits_the_backbone_with_its_leading_token() -> None:
     model.backbone.max_positions = int(lengths[-3:].sum())
     assert window(model, layout, items, 5) == [9, 10, 11]
     assert window(model, replace(layout, bos_token=1), items, 5) == [10, 11]
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=8), min_size=1, max_size=7),
+    history=st.integers(1, 9),
+    context=st.integers(6, 30),
+)
+def test_windows_found_together_are_those_of_a_walk_back(rows: list[list[int]], history: int, context: int) -> None:
+    """The last item of each row is held out; the chunks are of three users."""
+    _, model, layout = tiny_parts()
+    data = given_sequences(*rows, items=NUM_ITEMS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "WINDOWS_AT_ONCE", 3)
+        patched.setattr(model.backbone, "max_positions", context)
+        found = HistoryWindows.of(model, layout, data.items, data.offsets[:-1], data.offsets[1:] - 1, history)
+    for user, row in enumerate(rows):
+        expected = newest(row[:-1], layout, history, context)
+        assert data.items[found.first[user] : found.end[user]].tolist() == expected
+        assert found.tokens[user] == sum(layout.item_tokens.lengths[expected] + 1)
+
+
+def test_histories_are_scored_in_the_order_given() -> None:
+    """Whatever the order in which rows of like length run; the newest two items of each are read, the older first."""
+    _, model, layout = parts()
+    histories = [[1, 2, 3, 4, 5, 6, 7], [4, 5], [9, 8, 7, 6], [0, 11], [2, 3, 4]]
+    found = score_histories(model, layout, histories, [0, 1, 2, -1, 4], read_newest=2)
+    for place, (history, user) in enumerate(zip(histories, [0, 1, 2, -1, 4], strict=True)):
+        for back, row in ((1, history), (2, history[:-1])):
+            alone = score_histories(model, layout, [row], [user])[0]
+            torch.testing.assert_close(found[2 * place + 2 - back], alone, atol=1e-6, rtol=0)
 
 
 def test_a_user_unknown_to_the_collaborative_model_is_scored_without_a_column() -> None:
@@ -103,18 +224,19 @@ def work(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=2)
     for users in (37, 1):
         task, model, layout = parts(sequences(num_users=users))
-        evaluate(model, layout, task.data, "test", HISTORY).write(Path(folder, f"{users}-{rank}.parquet"))
+        for table in evaluate(model, layout, task.data, SETTINGS, HISTORY):
+            table.write(Path(folder, f"{users}-{rank}-{table.split}-{table.exclude_seen}.parquet"))
     dist.destroy_process_group()
 
 
-def test_two_workers_give_the_table_of_one(tmp_path: Path) -> None:
+def test_two_workers_give_the_tables_of_one(tmp_path: Path) -> None:
     """Each user once and in the same order; one user leaves the second worker with nothing."""
     mp.spawn(work, args=(free_port(), str(tmp_path)), nprocs=2)
     for users in (37, 1):
         task, model, layout = parts(sequences(num_users=users))
-        one = evaluate(model, layout, task.data, "test", HISTORY)
-        for rank in (0, 1):
-            two = UserRanks.read(tmp_path / f"{users}-{rank}.parquet")
-            for column in COLUMNS:
-                assert np.array_equal(getattr(one, column), getattr(two, column)), column
-            assert (one.split, one.exclude_seen, one.fingerprint) == (two.split, two.exclude_seen, two.fingerprint)
+        splits: set[tuple[Split, bool]] = set()
+        for one in evaluate(model, layout, task.data, SETTINGS, HISTORY):
+            splits.add((one.split, one.exclude_seen))
+            for rank in (0, 1):
+                assert_same(one, UserRanks.read(tmp_path / f"{users}-{rank}-{one.split}-{one.exclude_seen}.parquet"))
+        assert len(splits) == 4

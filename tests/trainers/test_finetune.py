@@ -13,7 +13,7 @@ from trainers.baselines.popularity import popularity
 from trainers.data.sequence_data import SequenceData
 from trainers.finetune import BEST, LAST, NotFiniteError, finetune
 from trainers.metrics import summarise
-from trainers.ranks import evaluate_scores
+from trainers.ranks import Setting, evaluate_scores
 from trainers.reports import EpochReport
 
 DESIGN = Architecture.parse("010-110")
@@ -26,7 +26,8 @@ def go_on(_: EpochReport) -> bool:
 def test_learns_to_beat_popularity(tmp_path: Path) -> None:
     task = tiny_task()
     result = finetune(tiny_config(epochs=25), DESIGN, task, seed=0, folder=tmp_path, on_epoch=go_on)
-    floor = summarise(evaluate_scores(task.data, "validation", popularity(task.data))).mrr
+    (ranks,) = evaluate_scores(task.data, [Setting("validation")], popularity(task.data))
+    floor = summarise(ranks).mrr
     assert result.mrr > 2 * floor
     assert 1 <= result.best_epoch <= result.epochs_run == 25
 

@@ -10,7 +10,7 @@ from trainers.baselines.floors import floors
 from trainers.baselines.popularity import popularity
 from trainers.baselines.repeat_last import repeat_last
 from trainers.data.sequence_data import SequenceData
-from trainers.ranks import Split, evaluate_scores
+from trainers.ranks import Setting, Split, evaluate_scores
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_all_floors_equal_their_definition(data: SequenceData, split: Split) -> 
 
 def test_popularity_counts_the_users_trained_on(data: SequenceData) -> None:
     few = data.select_users(np.array([3, 4]))
-    scores = popularity(few)(np.array([0]))[0]
+    scores = popularity(few)(np.array([0]), ("test",))[0][0]
     counted = np.bincount(np.concatenate([data.training(3), data.training(4)]), minlength=12)
     assert scores.tolist() == counted.tolist()
     floor = floors(data, "test", counted_on=few)[0]
@@ -65,13 +65,17 @@ def test_held_out_items_do_not_reach_the_floors(data: SequenceData) -> None:
     ) % 12  # counts change, which a permutation would hide
     changed = SequenceData(data.offsets, items, data.user_ids, data.catalogue, data.fingerprint)
     users = np.arange(30)
-    assert popularity(data)(users).equal(popularity(changed)(users))
-    for split in ("validation", "test"):
-        assert repeat_last(data, split, data)(users).equal(repeat_last(changed, split, changed)(users))
+    both: tuple[Split, ...] = ("validation", "test")
+    for ours, theirs in (
+        (popularity(data), popularity(changed)),
+        (repeat_last(data, data), repeat_last(changed, changed)),
+    ):
+        for scores, same in zip(ours(users, both), theirs(users, both), strict=True):
+            assert scores.equal(same)
 
 
 def test_repeat_last_finds_a_repeat() -> None:
     data = sequences([0, 1, 2, 2], [3, 3, 3, 0], items=4)
-    ranks = evaluate_scores(data, "test", repeat_last(data, "test", data))
+    (ranks,) = evaluate_scores(data, [Setting("test")], repeat_last(data, data))
     assert ranks.rank[0] == 1
     assert ranks.repeat.tolist() == [True, False]

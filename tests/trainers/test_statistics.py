@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.trainers.test_ranks import sequences
+from tests.trainers.test_ranks import fixed, sequences
 from trainers.errors import UserError
-from trainers.ranks import evaluate_scores
+from trainers.ranks import Setting, evaluate_scores
 from trainers.statistics import bootstrap_interval, compare, holm, paired_difference, permutation_p, t_test_p
 
 
@@ -82,8 +82,9 @@ def test_holm_rejects_what_the_step_down_procedure_does() -> None:
 def test_models_compare_on_the_same_users_only() -> None:
     data = sequences(*[[user % 5, (user + 1) % 5, (user + 2) % 5] for user in range(40)], items=6)
     good = torch.nn.functional.one_hot((torch.arange(40) + 2) % 5, 6).double()
-    perfect = evaluate_scores(data, "test", lambda users: good[users])
-    flat = evaluate_scores(data, "test", lambda users: torch.zeros(len(users), 6))
+    test, nothing = [Setting("test")], fixed(torch.zeros(40, 6))
+    (perfect,) = evaluate_scores(data, test, fixed(good))
+    (flat,) = evaluate_scores(data, test, nothing)
     found = compare(perfect, flat, seed=0)
     expected = 1 - sum(1 / rank for rank in range(1, 7)) / 6
     assert found["mrr"].mean == pytest.approx(expected)
@@ -91,7 +92,7 @@ def test_models_compare_on_the_same_users_only() -> None:
     assert found["mrr"].permutation_p < 0.001
     assert found["recall_at_10"].mean == 0
     assert found["recall_at_10"].permutation_p == 1
-    fewer = evaluate_scores(data.select_users(np.arange(39)), "test", lambda users: torch.zeros(len(users), 6))
+    (fewer,) = evaluate_scores(data.select_users(np.arange(39)), test, nothing)
     with pytest.raises(UserError, match="different users"):
         compare(perfect, fewer, seed=0)
 

@@ -13,7 +13,6 @@ from trainers.data.batches import Layout
 from trainers.data.hard_negatives import hard_sets
 from trainers.data.sequence_data import Catalogue, ItemTokens, SequenceData
 from trainers.model.backbone import as_backbone
-from trainers.ranks import training_counts
 from trainers.task import TrainingTask, frozen_align_states
 
 NUM_ITEMS, NUM_USERS, VOCABULARY = 30, 24, 40
@@ -53,7 +52,7 @@ def tiny_task(
     tokens = tiny_tokens(data.num_items)
     backbone = as_backbone(tiny_backbone(family).to(dtype))
     text = np.random.default_rng(5).normal(size=(data.num_items, 8)).astype(np.float32)
-    counts = training_counts(data)
+    counts = data.training_counts()
     layout = Layout.of(ModelConfig(), tokens, (3, 4, 5), 1, counts > 0)
     return TrainingTask(
         data=data,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trainers.baselines.popularity import popularity
 from trainers.baselines.repeat_last import repeat_last
 from trainers.data.sequence_data import SequenceData
-from trainers.ranks import Split, UserRanks, evaluate_scores
+from trainers.ranks import Setting, Split, UserRanks, evaluate_scores
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,17 @@ class Floor:
     """One floor under one treatment of seen items."""
 
     name: str
-    exclude_seen: bool
     ranks: UserRanks
+
+    @property
+    def exclude_seen(self) -> bool:
+        return self.ranks.exclude_seen
 
 
 def floors(data: SequenceData, split: Split, counted_on: SequenceData | None = None) -> tuple[Floor, ...]:
     """All four, on every user of `data`; popularity is counted on `counted_on` (the users trained on), else `data`."""
     source = counted_on or data
-    scorers = {"popularity": popularity(source), "repeat-last": repeat_last(data, split, source)}
-    return tuple(
-        Floor(name, exclude_seen, evaluate_scores(data, split, scorer, exclude_seen=exclude_seen, counted_on=source))
-        for exclude_seen in (False, True)
-        for name, scorer in scorers.items()
-    )
+    scorers = {"popularity": popularity(source), "repeat-last": repeat_last(data, source)}
+    settings = (Setting(split), Setting(split, exclude_seen=True))
+    tables = {name: evaluate_scores(data, settings, scorer, counted_on=source) for name, scorer in scorers.items()}
+    return tuple(Floor(name, of_floor[place]) for place in range(len(settings)) for name, of_floor in tables.items())

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.data.sequence_data import SequenceData
-from trainers.ranks import ScoreChunk, training_counts
+from trainers.ranks import ScoreChunk, Split
 
 
 def popularity(counted_on: SequenceData) -> ScoreChunk:
     """Scores every item with its training interactions in `counted_on`; equally popular items tie."""
     # float64: counts stay exact far beyond 2^24.
-    counts = torch.from_numpy(training_counts(counted_on)).to(torch.float64)
+    counts = torch.from_numpy(counted_on.training_counts()).to(torch.float64)
 
-    def score(users: NDArray[np.int64]) -> Tensor:
-        return counts.expand(len(users), -1)
+    def score(users: NDArray[np.int64], splits: tuple[Split, ...]) -> list[Tensor]:
+        return [counts.expand(len(users), -1)] * len(splits)
 
     return score
