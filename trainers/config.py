@@ -136,6 +136,19 @@ class TrainingConfig:
     """Share of the catalogue that L_align visits in an epoch beside the contrastive draw; 1 is ruling 5."""
     hard_share: Share = 0.005
     """Nearest items by text, and by factorisation, that form the hard set (paper, Appendix A)."""
+    item_loss: Literal["full", "sampled_softmax", "gbce"] = "full"
+    """`full` is the cross entropy over the whole catalogue, as in the paper. The others are approximations from a
+    sample of items, for catalogues above a million items; scores with them do not compare with those of `full`."""
+    sampled_items: PositiveInt = 8192
+    """Items drawn for each step, for all its rows, by `sampled_softmax` and `gbce`; at most the whole catalogue."""
+    gbce_calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """t of gBCE: 0 is plain binary cross entropy, 1 corrects the over-confidence of sampling in full."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the backbone's matrix products; `auto` is float32 on a CPU and bfloat16 on a GPU. bfloat16 is an
+    approximation: weights, norms, losses and the item projection stay float32."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the layer again: less memory, a third more time,
+    the same results."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import SequenceData
-from trainers.device import autocast, move, rank_and_workers
+from trainers.device import move, rank_and_workers
 from trainers.model.mixrec import MixRec
 from trainers.ranks import Setting, Split, UserRanks, concatenate, ends_of, evaluate_scores
 
@@ -46,7 +46,7 @@ def score_histories(
         rows = layout.histories(
             [histories[row] for row in chosen], [users[row] for row in chosen], read_newest=read_newest
         )
-        with torch.inference_mode(), autocast(device):
+        with torch.inference_mode():
             scores.append(model.scores(move(rows, device)).float())
     by_row = torch.cat(scores).view(len(order), -1)
     return by_row[torch.from_numpy(order.argsort()).to(device)].view(len(order) * read_newest, -1)

@@ -22,7 +22,7 @@ from trainers import checkpoint
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
 from trainers.data.sampler import share
-from trainers.device import autocast, move, pick_device, rank_and_workers
+from trainers.device import move, pick_device, rank_and_workers
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
 from trainers.metrics import summarise
@@ -82,6 +82,8 @@ def finetune(
         if checkpoint.read_header(folder / LAST)["identity"] != identity:
             raise ValueError(f"{folder} holds the training of another design, seed or configuration: remove it first")
         state |= checkpoint.load_training(folder / LAST, model, optimizer)
+    if device.type == "cuda":
+        model.compile_layers()
     wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
 
     going = True
@@ -132,8 +134,7 @@ def _train_epoch(
         tokens += counts.pop("tokens")
         set_rates(optimizer, config, first_step + number, total_steps)
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device):
-            parts = model(move(batch, device))
+        parts = model(move(batch, device))
         loss = weighted_loss(parts, counts, config)
         # A worker without terms for some weights still owes the others a (zero) gradient for them.
         workers = rank_and_workers()[1]

@@ -144,7 +144,7 @@ def read_package(folder: Path) -> Package:
             architecture,
             num_users=num_users,
             num_items=len(catalogue),
-            temperature=config.training.temperature,
+            training=config.training,
         )
         model.load_state_dict(load_file(folder / WEIGHTS))
     layout = Layout.of(config.model, tokens, prompt, pretrained.tokenizer.bos_token_id, known)

@@ -22,7 +22,7 @@ from trainers.data.sequence_data import ItemTokens, SequenceData
 from trainers.data.store_format import open_prepared
 from trainers.data.stored_hard_sets import stored_hard_sets
 from trainers.data.users import sample_users
-from trainers.device import autocast, move, pick_device
+from trainers.device import move, pick_device
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
@@ -148,8 +148,7 @@ def frozen_align_states(backbone: Backbone, layout: Layout, num_items: int) -> N
     special = initial_special_tokens(backbone)
     for first in range(0, num_items, _ALIGN_ROWS_AT_ONCE):
         rows = layout.alignments(range(first, min(num_items, first + _ALIGN_ROWS_AT_ONCE)))
-        with autocast(backbone.device):
-            states.append(decode(backbone, move(rows, backbone.device), special, None, {}).float().cpu().numpy())
+        states.append(decode(backbone, move(rows, backbone.device), special, None, {}).float().cpu().numpy())
     return np.concatenate(states)
 
 
@@ -163,7 +162,7 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
             architecture,
             num_users=task.data.num_users,
             num_items=task.data.num_items,
-            temperature=config.training.temperature,
+            training=config.training,
         ).to(task.backbone.dtype)
     model.start_projection(
         _sample_states(model, config, task, seed),

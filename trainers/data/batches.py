@@ -117,6 +117,8 @@ class Batch:
     """[P]"""
     collaborative_negatives: Tensor
     """[P, k]"""
+    sampled_items: Tensor
+    """[S] items that stand for the catalogue in a sampled loss; empty for the exact one"""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -152,6 +154,7 @@ def collate(step: Step, layout: Layout) -> Batch:
         collaborative_users=_indices([draw.user for draw in step.collaborative]),
         collaborative_positives=_indices([draw.positive for draw in step.collaborative]),
         collaborative_negatives=_indices([draw.negatives for draw in step.collaborative]),
+        sampled_items=_indices(step.sampled_items),
     )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.data.segments import Segments, Spans, segments
@@ -115,8 +114,8 @@ def pack_rows(
     read_counts = counts if read_newest is None else np.minimum(counts, read_newest)
     read = Spans(np.cumsum(counts) - read_counts, read_counts, len(items)).indices()
     read_blocks = item_block[read]
-    readouts = Spans.of_lengths(read_counts)
     starts = positions[blocks.starts]
+    lone = Spans.of_one(np.arange(len(read)), len(read))
     vocabulary, words = np.unique(tokens, return_inverse=True)
     return Rows(
         tokens=torch.from_numpy(tokens),
@@ -130,8 +129,6 @@ def pack_rows(
         column_items=torch.from_numpy(distinct[0]),
         column_users=torch.from_numpy(distinct[1]),
         readouts=torch.from_numpy(special[read]),
-        causal_readouts=segments(readouts, rows),
-        context_readouts=segments(
-            Spans.of_one(np.arange(len(read)), len(read)), blocks[read_blocks], columns[read_blocks], starts[read_blocks]
-        ),
+        causal_readouts=segments(Spans.of_lengths(read_counts), rows),
+        context_readouts=segments(lone, blocks[read_blocks], columns[read_blocks], starts[read_blocks]),
     )

@@ -124,15 +124,23 @@ class StepSampler:
             contrasted = (item for anchor in anchors for item in (anchor.positive, *anchor.negatives))
             align_items = list(dict.fromkeys([*contrasted, *align.tolist()]))
         hidden = np.flatnonzero(rng.random(len(users)) < model.user_column_dropout)
+        collaborative = tuple(self._collaborative(rng, users, windows))
         return Step(
             users=tuple(users.tolist()),
             inputs=tuple(tuple(window[:-1].tolist()) for window in windows),
             targets=tuple(tuple(window[1:].tolist()) for window in windows),
             anchors=tuple(anchors),
             align_items=tuple(align_items),
-            collaborative=tuple(self._collaborative(rng, users, windows)),
+            collaborative=collaborative,
             hidden_user_columns=frozenset(hidden.tolist()),
+            sampled_items=self._sampled_items(rng),
         )
+
+    def _sampled_items(self, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.config.training.item_loss == "full":
+            return ()
+        count = min(self.config.training.sampled_items, self.data.num_items)
+        return tuple(rng.choice(self.data.num_items, size=count, replace=False).tolist())
 
     def _anchors(self, rng: np.random.Generator, windows: list[NDArray[np.int32]]) -> list[ContrastiveAnchor]:
         training = self.config.training
@@ -204,4 +212,5 @@ def share(step: Step, rank: int, workers: int) -> Step:
         align_items=tuple(mine),
         collaborative=tuple(draw for draw in step.collaborative if draw.user in own_users),
         hidden_user_columns=frozenset(new_row[row] for row in step.hidden_user_columns if row in new_row),
+        sampled_items=step.sampled_items,
     )

@@ -1,4 +1,4 @@
-"""How attention is grouped: segments of the flat tokens that attend within themselves, sorted into buckets of one shape.
+"""How attention is grouped: segments of the flat tokens that attend within themselves, in buckets of one shape.
 
 A bucket is run as one batch of equal shapes, so nothing is padded and no mask is needed.
 """

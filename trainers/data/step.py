@@ -45,3 +45,5 @@ class Step:
     collaborative: tuple[CollaborativeDraw, ...]
     hidden_user_columns: frozenset[int] = frozenset()
     """Rows whose user column is dropped in this step (ruling 4)"""
+    sampled_items: tuple[int, ...] = ()
+    """Distinct items that stand for the catalogue in a sampled loss, the same on all workers; empty: exact loss"""

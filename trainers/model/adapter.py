@@ -32,6 +32,20 @@ class Adapter(nn.Module):
         return self.up(self.activate(self.down(hidden))) + hidden  # type: ignore[no-any-return]
 
 
+Folded = tuple[Tensor, Tensor]
+"""Weight [d, f] and bias [d] of a frozen map with the serial adapter behind it."""
+
+
+@torch.no_grad()
+def fold(adapter: Adapter, weight: Tensor, bias: Tensor | None) -> Folded | None:
+    """`x -> Adapter(weight x + bias)` as one linear map, for inference; None where the adapter has an activation."""
+    if not isinstance(adapter.activate, nn.Identity):
+        return None
+    down, up = adapter.down, adapter.up
+    constant = torch.zeros_like(up.bias) if bias is None else bias
+    return weight + up.weight @ (down.weight @ weight), adapter(constant)
+
+
 def adapt(adapter: Adapter, placement: Placement, frozen_output: Tensor, frozen_input: Tensor) -> Tensor:
     """Combine a frozen module F with its adapter.
 

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from trainers.data.rows import Rows
 from trainers.data.segments import Bucket, Segments
+from trainers.model import varlen
 from trainers.model.backbone import Backbone, DecoderLayer
 from trainers.model.kernels import put, rotate, short_attention, take
 
@@ -59,24 +60,25 @@ class Projected:
     """[M, G, e]"""
     values: Tensor
     """[M, G, e]"""
+    normed: Tensor
+    """What was projected, [M, d], or the readouts of it, [Q, d], where only they are computed"""
     readouts_only: bool
 
 
 def project(layer: DecoderLayer, normed: Tensor, geometry: Geometry, *, readouts_only: bool) -> Projected:
     """Project [M, d] normed states; `readouts_only` skips queries that nobody reads (the last layer)."""
     keys, values = layer.keys_values(normed)
-    rotation = geometry.token_rotation
-    if not readouts_only:
-        queries = rotate(layer.queries(normed), rotation)
-    else:
+    rotation = at_queries = geometry.token_rotation
+    if readouts_only:
         read = geometry.rows.readouts
-        at_readouts = None if rotation is None else (rotation[0][read], rotation[1][read])
-        queries = rotate(layer.queries(take(normed, read)), at_readouts)
-    return Projected(queries, rotate(keys, rotation), values, readouts_only)
+        normed = take(normed, read)
+        at_queries = None if rotation is None else (rotation[0][read], rotation[1][read])
+    queries = rotate(layer.queries(normed), at_queries)
+    return Projected(queries, rotate(keys, rotation), values, normed, readouts_only)
 
 
 def causal_branch(layer: DecoderLayer, projected: Projected, geometry: Geometry) -> Tensor:
-    """Each token attends to itself and the earlier tokens of its row. Returns [M or Q, H * e], before the output map."""
+    """Each token attends to itself and the earlier tokens of its row. [M or Q, H * e], before the output map."""
     rows = geometry.rows
     if not projected.readouts_only:
         return _attend(layer, projected, rows.causal, is_causal=True)
@@ -122,6 +124,9 @@ def _attend(
         values = [
             torch.cat(pair, dim=1) if pair[1].shape[1] else pair[0] for pair in zip(values, more_values, strict=True)
         ]
+    if positions is None and varlen.is_usable(projected.queries):
+        joined = varlen.attend(queries, keys, values, scale=layer.scale, is_causal=is_causal)
+        return put(joined, segments.queries).flatten(1)
     masks: list[Tensor | None] = [None] * len(buckets)
     if positions is not None:
         placed = take(positions, segments.queries)
@@ -136,8 +141,8 @@ def _attend(
 
 def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
     """[sum of N * n, heads, e] -> [N, n, heads, e] of each bucket."""
-    parts = flat.split([segments * length for segments, length in shapes])
-    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts = torch.split(flat, [segments * length for segments, length in shapes])
+    return [part.view(*shape, *flat.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _places(buckets: tuple[Bucket, ...]) -> list[tuple[int, Bucket]]:
@@ -154,7 +159,7 @@ def _up_to(positions: Tensor, bucket: Bucket) -> Tensor | None:
     if bucket.queries == 1:
         return None
     earlier = torch.arange(bucket.keys, device=positions.device) <= positions.unsqueeze(-1)
-    return earlier.unflatten(0, (bucket.segments, 1, bucket.queries))
+    return earlier.view(bucket.segments, 1, bucket.queries, bucket.keys)
 
 
 def _attention(

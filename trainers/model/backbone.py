@@ -49,7 +49,17 @@ class DecoderLayer(ABC):
     def feed_forward_norm(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def feed_forward(self, normed: Tensor) -> Tensor: ...
+    def feed_forward_inner(self, normed: Tensor) -> Tensor:
+        """[M, d] -> [M, f], what the feed-forward's last map reads."""
+
+    @property
+    @abstractmethod
+    def feed_forward_map(self) -> tuple[Tensor, Tensor | None]:
+        """The linear map that ends the feed-forward: weight [d, f] and bias [d]."""
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """[M, d] -> [M, d]"""
+        return linear(self.feed_forward_inner(normed), *self.feed_forward_map)
 
 
 class Backbone:
@@ -110,7 +120,7 @@ class Backbone:
 
 
 def _split_heads(flat: Tensor, heads: int) -> Tensor:
-    return flat.unflatten(-1, (heads, flat.shape[-1] // heads))
+    return flat.view(len(flat), heads, flat.shape[-1] // heads)
 
 
 def _rms_norm(norm: Any, x: Tensor) -> Tensor:
@@ -141,9 +151,13 @@ class _LlamaLayer(DecoderLayer):
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return _rms_norm(self._layer.post_attention_layernorm, x)
 
-    def feed_forward(self, normed: Tensor) -> Tensor:
-        mlp = self._layer.mlp
-        return mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))  # type: ignore[no-any-return]
+    def feed_forward_inner(self, normed: Tensor) -> Tensor:
+        return swiglu(self._layer.mlp.gate_proj(normed), self._layer.mlp.up_proj(normed))
+
+    @property
+    def feed_forward_map(self) -> tuple[Tensor, Tensor | None]:
+        projection = self._layer.mlp.down_proj
+        return projection.weight, projection.bias
 
 
 class _OptLayer(DecoderLayer):
@@ -169,9 +183,12 @@ class _OptLayer(DecoderLayer):
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return self._layer.final_layer_norm(x)  # type: ignore[no-any-return]
 
-    def feed_forward(self, normed: Tensor) -> Tensor:
-        layer = self._layer
-        return layer.fc2(layer.activation_fn(layer.fc1(normed)))  # type: ignore[no-any-return]
+    def feed_forward_inner(self, normed: Tensor) -> Tensor:
+        return self._layer.activation_fn(self._layer.fc1(normed))  # type: ignore[no-any-return]
+
+    @property
+    def feed_forward_map(self) -> tuple[Tensor, Tensor | None]:
+        return self._layer.fc2.weight, self._layer.fc2.bias
 
 
 class _Gpt2Layer(DecoderLayer):
@@ -203,8 +220,13 @@ class _Gpt2Layer(DecoderLayer):
     def feed_forward_norm(self, x: Tensor) -> Tensor:
         return self._layer.ln_2(x)  # type: ignore[no-any-return]
 
-    def feed_forward(self, normed: Tensor) -> Tensor:
-        return self._layer.mlp(normed)  # type: ignore[no-any-return]
+    def feed_forward_inner(self, normed: Tensor) -> Tensor:
+        return self._layer.mlp.act(self._layer.mlp.c_fc(normed))  # type: ignore[no-any-return]
+
+    @property
+    def feed_forward_map(self) -> tuple[Tensor, Tensor | None]:
+        projection = self._layer.mlp.c_proj  # kept as [f, d]
+        return projection.weight.T, projection.bias
 
 
 def as_backbone(model: Any) -> Backbone:

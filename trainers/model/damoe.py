@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from search_spaces.architecture import LayerDesign, Placement
-from trainers.model.adapter import Activation, Adapter, adapt
+from trainers.model.adapter import Activation, Adapter, Folded, adapt, fold
 from trainers.model.attention import Geometry, Projected, causal_branch, context_branch
 from trainers.model.backbone import DecoderLayer
 from trainers.model.kernels import take
@@ -22,14 +22,10 @@ def _kept(x: Tensor, geometry: Geometry, projected: Projected) -> Tensor:
     return take(x, geometry.rows.readouts) if projected.readouts_only else x
 
 
-class FrozenLayer(nn.Module):
+def frozen_layer(layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
     """The backbone's layer as it is: the layers between replaced ones when r > 1."""
-
-    def forward(
-        self, layer: DecoderLayer, x: Tensor, normed: Tensor, projected: Projected, geometry: Geometry
-    ) -> Tensor:
-        x = _kept(x, geometry, projected) + layer.attention_output(causal_branch(layer, projected, geometry))
-        return x + layer.feed_forward(layer.feed_forward_norm(x))
+    x = _kept(x, geometry, projected) + layer.attention_output(causal_branch(layer, projected, geometry))
+    return x + layer.feed_forward(layer.feed_forward_norm(x))
 
 
 class Gate(nn.Module):
@@ -44,6 +40,8 @@ class Gate(nn.Module):
 class DamoeLayer(nn.Module):
     """Two adapter experts, a gate and a recommendation adapter around one frozen layer (2.3.3, Appendix D)."""
 
+    _folded: Folded | None = None
+
     def __init__(self, width: int, bottleneck: int, activation: Activation, design: LayerDesign) -> None:
         super().__init__()
         self.design = design
@@ -52,18 +50,25 @@ class DamoeLayer(nn.Module):
         self.gate = Gate(width)
         self.recommendation_adapter = Adapter(width, bottleneck, activation)
 
-    def forward(
-        self, layer: DecoderLayer, x: Tensor, normed: Tensor, projected: Projected, geometry: Geometry
-    ) -> Tensor:
+    def forward(self, layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
         causal = causal_branch(layer, projected, geometry)
         context = context_branch(layer, projected, geometry)
-        x, normed = _kept(x, geometry, projected), _kept(normed, geometry, projected)
-        x = x + self._mix(layer, causal, context, normed)
+        x = _kept(x, geometry, projected) + self.mix(layer, causal, context, projected.normed)
         normed = layer.feed_forward_norm(x)
+        if self._folded is not None and not torch.is_grad_enabled():
+            return x + linear(layer.feed_forward_inner(normed), *self._folded)
         placement = self.design.recommendation_adapter
         return x + adapt(self.recommendation_adapter, placement, layer.feed_forward(normed), normed)
 
-    def _mix(self, layer: DecoderLayer, causal: Tensor, context: Tensor, normed: Tensor) -> Tensor:
+    def fold(self, layer: DecoderLayer) -> None:
+        """Fold a serial recommendation adapter into the feed-forward. (The experts already share one output map.)"""
+        if self.design.recommendation_adapter is Placement.SERIAL:
+            self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map)
+
+    def unfold(self) -> None:
+        self._folded = None
+
+    def mix(self, layer: DecoderLayer, causal: Tensor, context: Tensor, normed: Tensor) -> Tensor:
         """`beta_1 q + beta_2 p`, with the frozen output map applied once instead of to both branches.
 
         An expert's output is `s (O a + W2 u + c)`, with `a` the branch's attention before the output map O, `u` the
@@ -81,46 +86,60 @@ class DamoeLayer(nn.Module):
             (causal, self.causal_expert, self.design.causal_expert),
             (context, self.context_expert, self.design.context_expert),
         )
-        logits, inner, maps = self.gate.bias, [], []
-        for (attended, expert, placement), gate in zip(branches, self.gate.weight.chunk(2, dim=1), strict=True):
+        shares = [1.0 if placement is Placement.SERIAL else 0.5 for _, _, placement in branches]
+        logits: Tensor = self.gate.bias
+        inner, maps = [], []
+        gates = self.gate.weight.chunk(2, dim=1)
+        for (attended, expert, placement), share, gate in zip(branches, shares, gates, strict=True):
             down, up, constant = expert.down, expert.up, bias + expert.up.bias
             both = torch.cat([down.weight, gate])  # [b + 2, d]: what is read of O a, or of the parallel input
             offset = torch.cat([down.bias, down.bias.new_zeros(2)])
             if placement is Placement.SERIAL:
                 read = linear(attended, both @ output, offset + both @ bias)
-                more = gate @ up.bias
+                seen_besides = gate @ up.bias
             else:
                 read = linear(normed, both, offset)
-                more = linear(attended, gate @ output, gate @ constant)
-            low, seen = read.split([len(down.weight), 2], dim=1)
+                seen_besides = linear(attended, gate @ output, gate @ constant)
+            low, seen = torch.split(read, [len(down.weight), 2], dim=1)
             values = expert.activate(low)
-            share = 1.0 if placement is Placement.SERIAL else 0.5
-            logits = logits + share * (seen + linear(values, gate @ up.weight) + more)
+            logits = logits + share * (seen + linear(values, gate @ up.weight) + seen_besides)
             inner.append(values)
             maps += [up.weight, constant.unsqueeze(1)]
-        weights = logits.softmax(dim=-1) * normed.new_tensor(
-            [1.0 if placement is Placement.SERIAL else 0.5 for _, _, placement in branches]
-        )
-        first, second = weights.split(1, dim=1)
+        weights = logits.softmax(dim=-1) * normed.new_tensor(shares)
+        first, second = weights.to(causal.dtype).chunk(2, dim=1)
         mixed = linear(torch.addcmul(causal * first, context, second), output)
         low = torch.cat([inner[0] * first, first, inner[1] * second, second], dim=1)
         mixed = torch.addmm(mixed, low, torch.cat(maps, dim=1).T)
-        parallel = [weight for weight, (_, _, placement) in zip((first, second), branches, strict=True)
-                    if placement is Placement.PARALLEL]
-        return torch.addcmul(mixed, normed, sum(parallel)) if parallel else mixed
+        for weight, (_, _, placement) in zip((first, second), branches, strict=True):
+            if placement is Placement.PARALLEL:
+                mixed = torch.addcmul(mixed, normed, weight)
+        return mixed
 
 
 class BaseLayer(nn.Module):
     """MixRec_base: serial adapters after attention and after the feed-forward, causal mask only (2.2.5)."""
+
+    _folded: tuple[Folded, Folded] | None = None
 
     def __init__(self, width: int, bottleneck: int, activation: Activation) -> None:
         super().__init__()
         self.attention_adapter = Adapter(width, bottleneck, activation)
         self.feed_forward_adapter = Adapter(width, bottleneck, activation)
 
-    def forward(
-        self, layer: DecoderLayer, x: Tensor, normed: Tensor, projected: Projected, geometry: Geometry
-    ) -> Tensor:
-        attended = layer.attention_output(causal_branch(layer, projected, geometry))
-        x = _kept(x, geometry, projected) + self.attention_adapter(attended)
-        return x + self.feed_forward_adapter(layer.feed_forward(layer.feed_forward_norm(x)))
+    def forward(self, layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
+        attended, x = causal_branch(layer, projected, geometry), _kept(x, geometry, projected)
+        if self._folded is not None and not torch.is_grad_enabled():
+            output, feed_forward = self._folded
+            x = x + linear(attended, *output)
+            return x + linear(layer.feed_forward_inner(layer.feed_forward_norm(x)), *feed_forward)
+        x = x + self.attention_adapter(layer.attention_output(attended))
+        return x + self.feed_forward_adapter(layer.feed_forward(layer.feed_forward_norm(x)))  # type: ignore[no-any-return]
+
+    def fold(self, layer: DecoderLayer) -> None:
+        """Fold both adapters into the maps before them."""
+        output = fold(self.attention_adapter, *layer.output_map)
+        feed_forward = fold(self.feed_forward_adapter, *layer.feed_forward_map)
+        self._folded = (output, feed_forward) if output and feed_forward else None
+
+    def unfold(self) -> None:
+        self._folded = None

@@ -26,8 +26,8 @@ def embed(backbone: Backbone, rows: Rows, special: Tensor) -> Tensor:
     return _with_special(x + positions, rows, special + positions[rows.special])
 
 
-def enter(backbone: Backbone, layer: DecoderLayer, special: Tensor, geometry: Geometry) -> tuple[Tensor, Projected]:
-    """The normed embeddings [M, d] and their projections: what the first layer's `attention_norm` and `project` give.
+def enter(backbone: Backbone, layer: DecoderLayer, special: Tensor, geometry: Geometry) -> Projected:
+    """The normed embeddings and their projections: what the first layer's `attention_norm` and `project` give.
 
     Where positions are learned, a word at two positions is two inputs, and all that is saved is the backward pass.
     """
@@ -50,14 +50,15 @@ def enter(backbone: Backbone, layer: DecoderLayer, special: Tensor, geometry: Ge
     normed = layer.attention_norm(special)
     keys, values = layer.keys_values(normed)
     rotation = geometry.token_rotation
-    return everywhere(normed_words, normed), Projected(
+    return Projected(
         rotate(everywhere(word_queries, layer.queries(normed)), rotation),
         rotate(everywhere(word_keys, keys), rotation),
         everywhere(word_values, values),
+        everywhere(normed_words, normed),
         readouts_only=False,
     )
 
 
 def _with_special(frozen: Tensor, rows: Rows, special: Tensor) -> Tensor:
-    """`frozen` [M, ...], which is no view and which nothing else uses, overwritten by `special` ([1, ...] or [R, ...])."""
+    """`frozen` [M, ...], no view and used by nothing else, overwritten by `special` ([1, ...] or [R, ...])."""
     return frozen.index_copy_(0, rows.special, special.to(frozen.dtype).expand(len(rows.special), *frozen.shape[1:]))

@@ -25,7 +25,7 @@ class _Rotate(Function):
         return _rotated(heads, cosine, sine)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cosine, sine = ctx.saved_tensors
         # The transpose of a rotation turns back. The halves of the sine change places with those of the heads.
@@ -34,10 +34,11 @@ class _Rotate(Function):
 
 def _rotated(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     half = heads.shape[-1] // 2
-    rotated = heads * cosine
-    rotated[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
-    rotated[..., half:].addcmul_(heads[..., :half], sine[..., half:])
-    return rotated
+    exact = heads.to(torch.promote_types(heads.dtype, cosine.dtype))  # angles are never rounded to eight bits
+    rotated = exact * cosine
+    rotated[..., :half].addcmul_(exact[..., half:], sine[..., :half], value=-1)
+    rotated[..., half:].addcmul_(exact[..., :half], sine[..., half:])
+    return rotated.to(heads.dtype)
 
 
 def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -54,7 +55,7 @@ class _SwiGlu(Function):
         return torch.nn.functional.silu(gate).mul_(up)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         of_gate = torch.ops.aten.silu_backward(grad * up, gate)
@@ -72,12 +73,12 @@ class _FrozenRmsNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         width = x.shape[-1]
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(width)
-        scale = mean_square.add_(epsilon).rsqrt_()
+        scale: Tensor = mean_square.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
         return (x * scale).mul_(weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         weighted = grad * weight
@@ -98,7 +99,7 @@ class _Take(Function):
         return x.index_select(0, index)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (index,) = ctx.saved_tensors
         return grad.new_zeros(ctx.total, *grad.shape[1:]).index_copy_(0, index, grad), None
@@ -111,7 +112,7 @@ class _Put(Function):
         return torch.empty_like(x).index_copy_(0, index, x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (index,) = ctx.saved_tensors
         return grad.index_select(0, index), None
@@ -119,12 +120,12 @@ class _Put(Function):
 
 def take(x: Tensor, index: Tensor | None) -> Tensor:
     """`x[index]` along the first dimension for distinct indices, whose gradients need no adding up; None: `x`."""
-    return x if index is None else _Take.apply(x, index)  # type: ignore[no-any-return, no-untyped-call]
+    return x if index is None else _Take.apply(x, index)  # type: ignore[no-untyped-call]
 
 
 def put(x: Tensor, index: Tensor | None) -> Tensor:
     """Inverse of `take` for an index that is a permutation."""
-    return x if index is None else _Put.apply(x, index)  # type: ignore[no-any-return, no-untyped-call]
+    return x if index is None else _Put.apply(x, index)  # type: ignore[no-untyped-call]
 
 
 class _ShortAttention(Function):
@@ -132,12 +133,13 @@ class _ShortAttention(Function):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float, is_causal: bool) -> Tensor:
         grouped, by_head, values_by_head = _grouped(queries, keys), _by_head(keys), _by_head(values)
         shares = _logits(grouped, by_head, scale, queries.shape[1] if is_causal else None).softmax(dim=-1)
+        shares = shares.to(values.dtype)  # autocast takes the softmax to float32
         ctx.save_for_backward(queries, keys, values, shares)
         ctx.scale = scale
         return _ungrouped(torch.bmm(shares, values_by_head), queries)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values, shares = ctx.saved_tensors
         grad = _grouped(grad, keys)

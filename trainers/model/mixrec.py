@@ -9,17 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.checkpoint import checkpoint
 
 from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
-from trainers.config import ModelConfig, columns_of
+from trainers.config import ModelConfig, TrainingConfig, columns_of
 from trainers.data.batches import Batch
 from trainers.data.rows import Rows
+from trainers.device import autocast
 from trainers.model.attention import Geometry, project
-from trainers.model.inputs import embed, enter
 from trainers.model.backbone import Backbone
 from trainers.model.collaborative import CollaborativeModel, build_collaborative
-from trainers.model.damoe import BaseLayer, DamoeLayer, FrozenLayer
+from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
+from trainers.model.inputs import embed, enter
+from trainers.model.item_loss import gbce, item_cross_entropy, sampled_softmax
+from trainers.model.kernels import take
 
 _PROJECTION_STD = 0.02
 
@@ -30,23 +34,34 @@ def decode(
     special_tokens: Tensor,
     columns: Tensor | None,
     replaced: Mapping[int, nn.Module],
+    *,
+    recompute: bool = False,
 ) -> Tensor:
     """Run token rows through the backbone; layers in `replaced` stand in for its own. Returns the readouts, [Q, d].
 
     Args:
         columns: [K, d] collaborative vectors of `rows.column_items`, then of `rows.column_users`; None: nobody looks.
+        recompute: keep nothing but each layer's input, and compute the layer again in the backward pass.
     """
     geometry = Geometry.of(backbone, rows, columns)
-    frozen = FrozenLayer()
+    special = special_tokens[rows.kind]
     last = len(backbone.layers) - 1
-    x = embed(backbone, rows, special_tokens[rows.kind])
-    for index, layer in enumerate(backbone.layers):
+
+    def run(index: int, x: Tensor) -> Tensor:
+        layer = backbone.layers[index]
         if index == 0 and last > 0:
-            normed, projected = enter(backbone, layer, special_tokens[rows.kind], geometry)
+            projected = enter(backbone, layer, special, geometry)
         else:
-            normed = layer.attention_norm(x)
-            projected = project(layer, normed, geometry, readouts_only=index == last)
-        x = replaced.get(index, frozen)(layer, x, normed, projected, geometry)
+            projected = project(layer, layer.attention_norm(x), geometry, readouts_only=index == last)
+        replacement = replaced.get(index, frozen_layer)
+        return replacement(layer, x, projected, geometry)
+
+    x = embed(backbone, rows, special)
+    for index in range(last + 1):
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(run, index, x, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = run(index, x)
     return backbone.final_norm(x)
 
 
@@ -62,7 +77,7 @@ class MixRec(nn.Module):
         architecture: one layer design for each DAMoE layer; not read by `mixrec_base`.
         num_users: users that M_cf has a vector for.
         num_items: size of the catalogue, all of which is ranked.
-        temperature: tau of the contrastive loss.
+        training: its losses and precision, and whether activations are kept.
 
     Raises:
         ValueError: the architecture does not have as many layers as the backbone has DAMoE layers.
@@ -76,22 +91,22 @@ class MixRec(nn.Module):
         *,
         num_users: int,
         num_items: int,
-        temperature: float,
+        training: TrainingConfig,
     ) -> None:
         super().__init__()
         self.config = config
-        self.temperature = temperature
+        self.objective = training
         self.backbone = backbone
         width, bottleneck, activation = backbone.width, config.bottleneck, config.activation
         space = DamoeSpace(len(backbone.layers), config.replacement_frequency)
-        layers: list[nn.Module]
+        layers: list[DamoeLayer] | list[BaseLayer]
         if config.kind == "mixrec":
             space.check(architecture)
             layers = [DamoeLayer(width, bottleneck, activation, design) for design in architecture.layers]
         else:
             layers = [BaseLayer(width, bottleneck, activation) for _ in space.damoe_layers]
         self.layers = nn.ModuleList(layers)
-        self._replaced = dict(zip(space.damoe_layers, self.layers, strict=True))
+        self._replaced: dict[int, DamoeLayer | BaseLayer] = dict(zip(space.damoe_layers, layers, strict=True))
 
         self.special_tokens = nn.Parameter(initial_special_tokens(backbone))
         self.item_projection = nn.Linear(width, num_items)
@@ -108,6 +123,25 @@ class MixRec(nn.Module):
         )
         self.item_column = nn.Linear(dim, width) if "item" in seen else None
         self.user_column = nn.Linear(dim, width) if "user" in seen else None
+
+    def train(self, mode: bool = True) -> MixRec:
+        """As torch's; and evaluation mode folds serial adapters into copies of the frozen maps until training goes on.
+
+        Whoever changes the adapters' weights by hand in evaluation mode has to call `eval` again.
+        """
+        super().train(mode)
+        for index, layer in self._replaced.items():
+            if mode:
+                layer.unfold()
+            else:
+                layer.fold(self.backbone.layers[index])
+        return self
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile the element-wise part of each DAMoE layer; worth its time on a GPU. Untested on CUDA."""
+        for layer in self._replaced.values():
+            if isinstance(layer, DamoeLayer):
+                layer.mix = torch.compile(layer.mix, dynamic=True, backend=backend)  # type: ignore[method-assign]
 
     @torch.no_grad()
     def start_projection(
@@ -140,9 +174,28 @@ class MixRec(nn.Module):
         """[Q, d] final states -> [Q, I]: `W_item (h - centre) / spread + b_item`, `W_item h + b_item` for raw input."""
         return self.item_projection((states - self.centre) / self.spread)  # type: ignore[no-any-return]
 
+    def _item_loss(self, states: Tensor, targets: Tensor, sampled: Tensor) -> Tensor:
+        """Sum over the [Q, d] final states of the loss of ranking `targets` [Q] among the catalogue."""
+        read = (states - self.centre) / self.spread
+        weight, bias = self.item_projection.weight, self.item_projection.bias
+        if self.objective.item_loss == "full":
+            return item_cross_entropy(read, weight, bias, targets)
+        if self.objective.item_loss == "sampled_softmax":
+            return sampled_softmax(read, weight, bias, targets, sampled)
+        return gbce(read, weight, bias, targets, sampled, calibration=self.objective.gbce_calibration)
+
     def encode(self, rows: Rows) -> Tensor:
-        """Final states of the readouts, [Q, d]."""
-        return decode(self.backbone, rows, self.special_tokens, self._columns(rows), self._replaced)
+        """Final states of the readouts, [Q, d], in the type of the trained weights."""
+        with autocast(self.backbone.device, self.objective.precision):
+            states = decode(
+                self.backbone,
+                rows,
+                self.special_tokens,
+                self._columns(rows),
+                self._replaced,
+                recompute=self.objective.activation_checkpointing,
+            )
+        return states.to(self.special_tokens.dtype)
 
     def _columns(self, rows: Rows) -> Tensor | None:
         """The collaborative columns that some item of `rows` sees, [K, d], or None."""
@@ -164,10 +217,10 @@ class MixRec(nn.Module):
         alignments = None if batch.alignments is None else self.encode(batch.alignments)
         sums = {}
         if histories is not None:
-            sums["seq"] = cross_entropy(self.item_logits(histories), batch.targets, reduction="sum")
+            sums["seq"] = self._item_loss(histories, batch.targets, batch.sampled_items)
         if alignments is not None and len(batch.align_terms):
-            logits = self.item_logits(alignments[batch.align_terms])
-            sums["align"] = cross_entropy(logits, batch.align_items[batch.align_terms], reduction="sum")
+            aligned, items = take(alignments, batch.align_terms), batch.align_items[batch.align_terms]
+            sums["align"] = self._item_loss(aligned, items, batch.sampled_items)
         if histories is not None and alignments is not None and len(batch.anchors):
             sums["contrastive"] = self._contrastive(histories, alignments, batch)
         if self.collaborative is not None and len(batch.collaborative_users):
@@ -184,7 +237,7 @@ class MixRec(nn.Module):
         candidates = normalize(alignments, dim=-1)[batch.candidates]
         similarity = (anchors * candidates).sum(dim=-1)
         positive = torch.zeros(len(similarity), dtype=torch.int64, device=similarity.device)
-        return cross_entropy(similarity / self.temperature, positive, reduction="sum")
+        return cross_entropy(similarity / self.objective.temperature, positive, reduction="sum")
 
     def scores(self, rows: Rows) -> Tensor:
         """Scores of the whole catalogue after each readout, [Q, I]."""

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.oracles.cases import random_step
+from tests.trainers.data.seen import seen
 from tests.trainers.tiny_task import tiny_tokens
 from trainers.config import ModelConfig
 from trainers.data.batches import Batch, Layout, collate
-from trainers.data.rows import NO_COLUMN
+from trainers.data.rows import NO_COLUMN, Rows
 from trainers.data.step import Step
 
 NUM_USERS, NUM_ITEMS = 6, 9
@@ -28,7 +29,13 @@ def step(**changes: object) -> Step:
 
 def shown(batch: Batch) -> tuple[list[int], list[int]]:
     assert batch.histories is not None
-    return batch.histories.column_items.tolist(), batch.histories.column_users.tolist()
+    return columns_of(batch.histories)
+
+
+def columns_of(rows: Rows) -> tuple[list[int], list[int]]:
+    """Item and user column of each item's segment."""
+    segments = seen(rows, rows.context, len(rows.tokens))
+    return [segment.item for segment in segments], [segment.user for segment in segments]
 
 
 def test_every_index_points_at_what_the_step_says() -> None:
@@ -95,7 +102,7 @@ def test_dropped_and_unknown_users_have_no_column() -> None:
     expected = [NO_COLUMN if row == 1 else drawn.users[row] for row, inputs in enumerate(drawn.inputs) for _ in inputs]
     assert users == expected
     packed = layout().histories([[1], [2]], [-1, 3])
-    assert packed.column_users.tolist() == [NO_COLUMN, 3]
+    assert columns_of(packed)[1] == [NO_COLUMN, 3]
 
 
 def test_mixrec_base_has_no_columns_and_alignment_can_hide_its_own() -> None:
@@ -103,8 +110,9 @@ def test_mixrec_base_has_no_columns_and_alignment_can_hide_its_own() -> None:
     assert set(shown(collate(drawn, layout(kind="mixrec_base")))[0]) == {NO_COLUMN}
     for sees in (True, False):
         alignments = layout(align_sees_item_column=sees).alignments([0, 4])
-        assert alignments.column_items.tolist() == [0 if sees else NO_COLUMN, NO_COLUMN], "4 is unknown to M_cf"
-        assert set(alignments.column_users.tolist()) == {NO_COLUMN}
+        items, users = columns_of(alignments)
+        assert items == [0 if sees else NO_COLUMN, NO_COLUMN], "4 is unknown to M_cf"
+        assert set(users) == {NO_COLUMN}
 
 
 def test_the_leading_token_is_an_option() -> None:

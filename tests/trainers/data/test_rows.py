@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.data.rows import ALIGN, NO_COLUMN, SEQ, Groups, Rows, pack_rows
+from tests.trainers.data.seen import Seen, seen
+from trainers.data.rows import ALIGN, NO_COLUMN, SEQ, Rows, pack_rows
 from trainers.data.sequence_data import ItemTokens
 
 BOS = 99
@@ -48,7 +48,7 @@ def literal(
     bos: int | None,
     columns: list[list[int]],
     users: list[int],
-    last_only: bool,
+    newest: int | None,
 ) -> Literal:
     found = Literal()
     for number, row in enumerate(rows):
@@ -65,12 +65,8 @@ def literal(
                 found.add(token, position, number)
                 position += 1
             read.append(len(found.tokens) - 1)
-        found.readouts.append(read[-1:] if last_only else read)
+        found.readouts.append(read if newest is None else read[-newest:])
     return found
-
-
-def members(groups: Groups) -> list[list[int]]:
-    return [slots[:length].tolist() for slots, length in zip(groups.slots, groups.lengths.tolist(), strict=True)]
 
 
 def grouped(numbers: list[int]) -> list[list[int]]:
@@ -82,23 +78,38 @@ def assert_equal(packed: Rows, expected: Literal) -> None:
     assert packed.tokens.tolist() == [token or 0 for token in expected.tokens]
     assert packed.special.tolist() == special
     assert packed.positions.tolist() == expected.positions
-    assert members(packed.rows) == grouped(expected.row)
-    assert members(packed.blocks) == grouped(expected.block)
-    assert packed.starts.tolist() == [expected.positions[block[0]] for block in grouped(expected.block)]
-    assert packed.column_items.tolist() == expected.items
-    assert packed.column_users.tolist() == expected.users
+    assert packed.vocabulary[packed.words].equal(packed.tokens)
+    assert packed.vocabulary.tolist() == sorted(set(packed.tokens.tolist()))
     flat = [at for row in expected.readouts for at in row]
     assert packed.readouts.tolist() == flat
-    assert packed.readout_blocks.tolist() == [expected.block[at] for at in flat]
-    assert [[flat[at] for at in row] for row in members(packed.readout_rows)] == expected.readouts
+    by_row, by_block = grouped(expected.row), grouped(expected.block)
+    assert seen(packed, packed.causal, len(packed.tokens)) == [Seen(tuple(row), tuple(row)) for row in by_row]
+    blocks = [of_block(expected, number) for number in range(len(by_block))]
+    assert seen(packed, packed.context, len(packed.tokens)) == blocks
+    reads = [tuple(flat.index(at) for at in row) for row in expected.readouts]
+    by_readouts = [Seen(read, tuple(row)) for read, row in zip(reads, by_row, strict=True)]
+    assert seen(packed, packed.causal_readouts, len(flat)) == by_readouts
+    lone = [replace(blocks[expected.block[at]], queries=(number,)) for number, at in enumerate(flat)]
+    assert seen(packed, packed.context_readouts, len(flat)) == lone
+
+
+def of_block(expected: Literal, number: int) -> Seen:
+    tokens = tuple(grouped(expected.block)[number])
+    item, user = expected.items[number], expected.users[number]
+    start = expected.positions[tokens[0]]
+    return Seen(tokens, tokens, item, user, (start,) * ((item != NO_COLUMN) + (user != NO_COLUMN)))
 
 
 @settings(max_examples=100)
 @given(
-    rows=inputs, prefix=st.lists(st.integers(1, 9), max_size=3), bos=st.booleans(), last=st.booleans(), data=st.data()
+    rows=inputs,
+    prefix=st.lists(st.integers(1, 9), max_size=3),
+    bos=st.booleans(),
+    newest=st.sampled_from([None, 1, 2]),
+    data=st.data(),
 )
 def test_rows_are_as_laid_out_by_hand(
-    rows: list[list[int]], prefix: list[int], bos: bool, last: bool, data: st.DataObject
+    rows: list[list[int]], prefix: list[int], bos: bool, newest: int | None, data: st.DataObject
 ) -> None:
     index = st.integers(NO_COLUMN, 7)
     columns = [data.draw(st.lists(index, min_size=len(row), max_size=len(row))) for row in rows]
@@ -112,30 +123,24 @@ def test_rows_are_as_laid_out_by_hand(
         bos_token=start,
         column_items=columns,
         column_users=users,
-        read_last_only=last,
+        read_newest=newest,
     )
     assert packed.kind == SEQ
-    assert_equal(packed, literal(rows, prefix, start, columns, users, last))
+    assert_equal(packed, literal(rows, prefix, start, columns, users, newest))
 
 
 def test_an_alignment_row_by_hand() -> None:
     packed = pack_rows([[2]], TOKENS, kind=ALIGN, prefix=[7, 8], bos_token=BOS, column_items=[[2]], column_users=[-1])
     assert packed.kind == ALIGN
     assert packed.tokens.tolist() == [BOS, 7, 8, 30, 31, 32, 0]
-    assert members(packed.blocks) == [[0], [1, 2, 3, 4, 5, 6]], "the prompt belongs to the item, the BOS to nothing"
-    assert packed.column_items.tolist() == [NO_COLUMN, 2]
-    assert packed.starts.tolist() == [0, 1]
+    context = [Seen((0,), (0,)), Seen((1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 6), item=2, column_positions=(1,))]
+    assert seen(packed, packed.context, 7) == context, "the prompt belongs to the item, the BOS to nothing"
 
 
-@given(rows=inputs, seed=st.integers(0, 99))
-def test_gather_and_scatter_are_inverse(rows: list[list[int]], seed: int) -> None:
-    packed = pack_rows(
-        rows,
-        TOKENS,
-        kind=SEQ,
-        column_items=[[NO_COLUMN] * len(row) for row in rows],
-        column_users=[NO_COLUMN] * len(rows),
-    )
-    flat = torch.randn(len(packed.tokens), 2, 3, generator=torch.Generator().manual_seed(seed))
-    for groups in (packed.rows, packed.blocks):
-        assert groups.scatter(groups.gather(flat)).equal(flat.flatten(1))
+def test_many_short_segments_are_sorted_and_few_long_ones_stay() -> None:
+    """Sorting costs a copy of all queries, keys and values: it pays where it leaves fewer batches to run."""
+    nobody = [NO_COLUMN] * 6
+    alternating = pack_rows([[0, 2]] * 6, TOKENS, kind=SEQ, column_items=[[NO_COLUMN] * 2] * 6, column_users=nobody)
+    assert [bucket.segments for bucket in alternating.context.buckets] == [6, 6]
+    assert alternating.causal.keys is None
+    assert [bucket.segments for bucket in alternating.causal.buckets] == [6]

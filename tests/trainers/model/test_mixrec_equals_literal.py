@@ -29,7 +29,7 @@ def fast_model(case: Case) -> MixRec:
         case.architecture or Architecture.parse("000"),
         num_users=len(case.known_users),
         num_items=len(case.item_tokens),
-        temperature=case.training.temperature,
+        training=case.training,
     ).double()
     own = dict(model.named_parameters())
     used = {name: value for name, value in case.parameters.items() if name in own}

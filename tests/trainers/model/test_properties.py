@@ -17,7 +17,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
 from tests.oracles.cases import PROMPT, force_gate
 from tests.oracles.tiny_backbones import BOS_TOKEN, FAMILIES, VOCABULARY, Family, tiny_backbone
-from trainers.config import ModelConfig
+from trainers.config import ModelConfig, TrainingConfig
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import ItemTokens
 from trainers.model.backbone import as_backbone
@@ -76,7 +76,7 @@ def random_model(family: Family, config: ModelConfig, seed: int, layers: int = 2
         design,
         num_users=NUM_USERS,
         num_items=NUM_ITEMS,
-        temperature=1.0,
+        training=TrainingConfig(),
     ).double()
     with torch.no_grad():
         for parameter in model.parameters():
