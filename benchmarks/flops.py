@@ -16,7 +16,11 @@ the feed-forward, b bottleneck, c collaborative width, I items.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
 from search_spaces.architecture import Architecture, LayerDesign, Placement
@@ -103,3 +107,55 @@ def attended_pairs(rows: Rows, *, readouts_only: bool) -> int:
         causal = int((rows.positions + 1).sum())
         context = rows.context
     return causal + sum(found.segments * found.queries * (found.keys + found.columns) for found in context.buckets)
+
+
+def operations_run(step: Callable[[], object]) -> dict[str, int]:
+    """Operations of attention and of all other matrix products that PyTorch sees while `step` runs.
+
+    Its counter does not know products that are added in place and the CPU's blockwise attention, so they are told to
+    it: the latter without the hidden half of a causal one, which it skips but for blocks on the diagonal, and without
+    the logits that its backward pass computes again.
+    """
+    aten: Any = torch.ops.aten
+    blockwise, backward = (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+    )
+    told = {aten.addmm_: _added, getattr(aten, blockwise): _blockwise, getattr(aten, backward): _blockwise_backward}
+    with FlopCounterMode(display=False, custom_mapping=told) as counter:
+        step()
+    by_name = {
+        str(name).removeprefix("aten."): int(count) for name, count in counter.get_flop_counts()["Global"].items()
+    }
+    attention = sum(count for name, count in by_name.items() if name in ("bmm", "baddbmm", blockwise, backward))
+    return {"attention": attention, "other": sum(by_name.values()) - attention}
+
+
+Shape = tuple[int, ...]
+
+
+def _added(_: Shape, left: Shape, right: Shape, **_rest: Any) -> int:
+    return MULTIPLY_ADD * left[0] * left[1] * right[1]
+
+
+def _blockwise(
+    queries: Shape, keys: Shape, _: Shape, _dropout: float = 0.0, is_causal: bool = False, **_rest: Any
+) -> int:
+    """[N, H, q, e] queries and [N, G, k, e] keys"""
+    segments, heads, length, size = queries
+    pairs = length * (length + 1) // 2 if is_causal else length * keys[2]
+    return MULTIPLY_ADD * ATTENTION * segments * heads * size * pairs
+
+
+def _blockwise_backward(
+    _: Shape,
+    queries: Shape,
+    keys: Shape,
+    values: Shape,
+    _output: Shape,
+    _logarithms: Shape,
+    _dropout: float,
+    is_causal: bool,
+    **_rest: Any,
+) -> int:
+    return _blockwise(queries, keys, values, 0.0, is_causal) * ATTENTION_BACKWARD // ATTENTION

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaModel
 
-from benchmarks.flops import attended_pairs, least_operations
+from benchmarks.flops import attended_pairs, least_operations, operations_run
 from search_spaces.architecture import Architecture
 from tests.oracles.cases import Case, random_case, random_parameters, small_model
 from tests.oracles.literal_mixrec import align_row, history_row
@@ -19,12 +16,6 @@ from tests.oracles.tiny_backbones import VOCABULARY
 from tests.trainers.model.test_mixrec_equals_literal import fast_model, layout_of
 from trainers.data.batches import collate
 from trainers.losses import weighted_loss
-
-PRODUCTS_OF_ATTENTION = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
-
-
-def added_product(_: Any, left: tuple[int, int], right: tuple[int, int], **_rest: Any) -> int:
-    return 2 * left[0] * left[1] * right[1]
 
 
 def case_of(bits: str, columns: str = "user+item", collaborative_model: str = "ncf") -> Case:
@@ -46,11 +37,8 @@ def case_of(bits: str, columns: str = "user+item", collaborative_model: str = "n
 def executed(case: Case) -> tuple[int, int]:
     """Operations of attention and of all other products, as the model runs them."""
     model, batch = fast_model(case), collate(case.step, layout_of(case))
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: added_product}) as counter:
-        weighted_loss(model(batch), batch.counts, case.training).backward()  # type: ignore[no-untyped-call]
-    counts = counter.get_flop_counts()["Global"]
-    attention = sum(counts.pop(product, 0) for product in PRODUCTS_OF_ATTENTION)
-    return attention, sum(counts.values())
+    found = operations_run(lambda: weighted_loss(model(batch), batch.counts, case.training).backward())  # type: ignore[no-untyped-call]
+    return found["attention"], found["other"]
 
 
 def least(case: Case) -> tuple[int, int]:
@@ -67,6 +55,14 @@ def test_the_count_is_a_few_percent_below_what_is_executed(bits: str, columns: s
     (attention, products), (run_attention, run_products) = least(case), executed(case)
     assert 0.95 * run_products < products <= run_products
     # The hidden half of causal attention and the first layer's backward pass are run, but not needed.
+    assert 0.4 * run_attention < attention < run_attention
+
+
+def test_long_rows_run_blockwise_attention_and_need_less() -> None:
+    case = case_of("010101110")
+    case = replace(case, item_tokens=[[6 + number % 30] * 60 for number in range(60)])
+    (attention, products), (run_attention, run_products) = least(case), executed(case)
+    assert 0.95 * run_products < products <= run_products
     assert 0.4 * run_attention < attention < run_attention
 
 
