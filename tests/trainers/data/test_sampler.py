@@ -320,3 +320,16 @@ def test_alignment_terms_go_where_the_item_is_encoded_anyway() -> None:
                 for one in (part, other)
             )
             assert not set(part.align_items) & (others - own)
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "gbce"])
+def test_a_sampled_loss_draws_distinct_items_that_all_workers_share_and_changes_no_other_draw(loss: str) -> None:
+    exact = list(sampler(tiny_config()).epoch(1))
+    sampled = list(sampler(tiny_config(item_loss=loss, sampled_items=7)).epoch(1))
+    assert [replace(step, sampled_items=()) for step in sampled] == exact
+    for step in sampled:
+        assert len(set(step.sampled_items)) == len(step.sampled_items) == 7
+        assert {share(step, rank, 3).sampled_items for rank in range(3)} == {step.sampled_items}
+    assert len({step.sampled_items for step in sampled}) == len(sampled)
+    everything = next(sampler(tiny_config(item_loss=loss)).epoch(1)).sampled_items
+    assert sorted(everything) == list(range(NUM_ITEMS)), "at most the whole catalogue"
