@@ -18,7 +18,8 @@ from trainers.model.mixrec import MixRec
 from trainers.ranks import Setting, Split, UserRanks, concatenate, ends_of, evaluate_scores
 
 TOKENS_AT_ONCE = 4096
-"""Tokens of one forward pass."""
+"""Tokens of one forward pass. On a CPU, passes of 1024 to 8192 tokens and of 16 rows all took the same time, so this is
+about memory: a budget of tokens bounds it however long the histories are, a number of rows does not."""
 WINDOWS_AT_ONCE = 1 << 16
 """Users whose windows are found at a time."""
 
