@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +27,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def work(rank: int, workers: int, port: int, folder: str, batch_size: int, columns: str) -> None:
+def work(rank: int, workers: int, port: int, folder: str, columns: str, training: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=workers)
-    config = tiny_config({"collaborative_columns": columns}, batch_size=batch_size)
+    config = tiny_config({"collaborative_columns": columns}, **training)
     asked: list[int] = []
 
     def on_epoch(_: object) -> bool:
@@ -43,14 +44,20 @@ def work(rank: int, workers: int, port: int, folder: str, batch_size: int, colum
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("batch_size", "columns"), [(5, "item"), (1, "user+item")])
-def test_two_workers_equal_one(tmp_path: Path, batch_size: int, columns: str) -> None:
+OPTIONS = {"item_loss": "sampled_softmax", "sampled_items": 7, "activation_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("columns", "training"),
+    [("item", {"batch_size": 5}), ("user+item", {"batch_size": 1}), ("item", {"batch_size": 5, **OPTIONS})],
+)
+def test_two_workers_equal_one(tmp_path: Path, columns: str, training: dict[str, Any]) -> None:
     """A batch of one user leaves the second worker without a row: it must still take part."""
-    config = tiny_config({"collaborative_columns": columns}, batch_size=batch_size)
+    config = tiny_config({"collaborative_columns": columns}, **training)
     one = finetune(
         config, DESIGN, tiny_task(), seed=0, folder=tmp_path / "one", on_epoch=lambda report: report.epoch < 2
     )
-    mp.spawn(work, args=(2, free_port(), str(tmp_path / "two"), batch_size, columns), nprocs=2)
+    mp.spawn(work, args=(2, free_port(), str(tmp_path / "two"), columns, training), nprocs=2)
     left, right = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)
     assert left.keys() == right.keys()
     for name, value in left.items():
