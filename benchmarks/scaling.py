@@ -72,9 +72,13 @@ def measure(part: str, **of: Any) -> Measured:
     return finish(start(part, **of))
 
 
+def whole(text: str) -> int:
+    return int(float(text))
+
+
 def size(text: str) -> tuple[int, int]:
     users, _, items = text.partition("x")
-    return int(float(users)), int(float(items or ITEMS))
+    return whole(users), whole(items) if items else ITEMS
 
 
 def seconds(found: Measured, name: str) -> str:
@@ -163,7 +167,7 @@ def main() -> None:
         nargs="*",
         help="numbers of users, as 1e6 or 1e6x2e5 with items; with none, the usual ones",
     )
-    parser.add_argument("--catalogue", type=int, nargs="*", help="numbers of items; with none, the usual ones")
+    parser.add_argument("--catalogue", type=whole, nargs="*", help="numbers of items; with none, the usual ones")
     parser.add_argument("--workers", type=int, nargs="*", help="numbers of workers; with none, 1 and 2")
     parser.add_argument("--games", type=Path, help="a folder with items.jsonl.gz and sequences.jsonl.gz")
     parser.add_argument("--quick", action="store_true")
