@@ -24,6 +24,8 @@ from trainers.task import TrainingTask, load_task
 
 LAYERS, BATCH_SIZE, SEED = 4, 16, 0
 MIXED_DESIGN = "000-111-010-101"
+RANKS = {"median": 0.5, "long": 0.95}
+"""Which steps are run: the share of an epoch's steps with fewer tokens of histories."""
 
 Input = TypeVar("Input")
 Losses = Callable[[Input], dict[str, Tensor]]
@@ -48,16 +50,15 @@ def with_body(config: FinetuneConfig, task: TrainingTask) -> tuple[TrainingTask,
     return replace(task, backbone=as_backbone(body)), body
 
 
-def steps_of_epoch(config: FinetuneConfig, task: TrainingTask, number: int = 2) -> list[Step]:
-    """Steps of the first epoch, evenly spaced from the one of median history length in tokens to the longest."""
+def steps_of_epoch(config: FinetuneConfig, task: TrainingTask) -> dict[str, Step]:
+    """Steps of the first epoch by the rank of their histories' tokens (`RANKS`)."""
     lengths = task.item_tokens.lengths + 1
 
     def tokens(step: Step) -> int:
         return sum(int(lengths[list(items)].sum()) for items in step.inputs)
 
     steps = sorted(task.sampler(config, SEED).epoch(1), key=tokens)
-    middle, last = len(steps) // 2, len(steps) - 1
-    return [steps[middle + (last - middle) * at // max(1, number - 1)] for at in range(number)]
+    return {name: steps[int(rank * len(steps))] for name, rank in RANKS.items()}
 
 
 def smallest(step: Step) -> Step:
