@@ -31,6 +31,7 @@ from benchmarks.training_steps import MIXED_DESIGN, SEED, load, setting, smalles
 from search_spaces.architecture import Architecture
 from trainers.data.batches import Batch, collate
 from trainers.data.step import Step
+from trainers.device import keep_freed_memory
 from trainers.losses import weighted_loss
 from trainers.optim import build_optimizer
 from trainers.task import build_model
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3, help="of each step")
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
 
     began = time.perf_counter()

@@ -9,7 +9,8 @@ weights and the same steps, and their losses and gradient norms have to agree. P
 during a step, reset before it (/proc/self/clear_refs), in all and above what was resident before the first step.
 Places are tokens with padding. The literal reference (tests/oracles) is written for certainty, one row and one head at
 a time: it bounds what a transcription of the formulas costs, and `padded` is the rival to beat
-(benchmarks/padded_sdpa.py).
+(benchmarks/padded_sdpa.py). Ours keeps freed memory as a worker does (`trainers.device.keep_freed_memory`); the rivals
+have glibc's defaults, unless `--same-memory` gives them the same.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from tests.oracles import literal_mixrec
 from trainers.config import FinetuneConfig
 from trainers.data.batches import collate
 from trainers.data.step import Step
+from trainers.device import keep_freed_memory
 from trainers.losses import weighted_loss
 from trainers.model.mixrec import MixRec
 from trainers.optim import build_optimizer
@@ -173,6 +175,7 @@ def start(name: str, history: int, arguments: argparse.Namespace) -> dict[str, A
     passes = 1 if name == "literal" else arguments.passes
     command = [sys.executable, "-m", "benchmarks.training_speed", "--data", arguments.data, "--work", name]
     command += ["--design", arguments.design, "--threads", str(arguments.threads), "--passes", str(passes)]
+    command += ["--same-memory"] if arguments.same_memory else []
     command += ["--histories", str(history)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -251,9 +254,14 @@ def main() -> None:
     parser.add_argument(
         "--passes", type=int, default=2, help="runs of each step in a process; once for the literal one"
     )
+    parser.add_argument(
+        "--same-memory", action="store_true", help="let the rivals keep freed memory too, as our workers do"
+    )
     parser.add_argument("--work", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
+        if arguments.work == "ours" or arguments.same_memory:
+            keep_freed_memory()
         torch.set_num_threads(arguments.threads)
         design = Architecture.parse(arguments.design)
         found = work(arguments.work, arguments.data, arguments.histories[0], design, arguments.passes)

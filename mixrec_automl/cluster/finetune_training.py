@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search_config import SearchConfig
+from trainers.device import keep_freed_memory
 from trainers.finetune import finetune
 from trainers.progress import Progress, silent
 from trainers.task import TrainingTask, load_task
@@ -44,6 +45,7 @@ class FinetuneTraining:
         return task
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        keep_freed_memory()
         result = finetune(
             self.config.finetune,
             trial.architecture,

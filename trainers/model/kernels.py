@@ -58,7 +58,8 @@ class _SwiGlu(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        of_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        of_gate = grad * up
+        torch.ops.aten.silu_backward.grad_input(of_gate, gate, grad_input=of_gate)
         # silu(gate) is computed again rather than kept: it is the widest tensor of a layer.
         return of_gate, torch.nn.functional.silu(gate).mul_(grad)
 
