@@ -27,9 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("auto", None), ("float32", None), ("bfloat16", torch.bfloat16)])
-def test_products_of_a_cpu_are_exact_unless_told(
-    precision: Precision, dtype: torch.dtype | None
-) -> None:
+def test_products_of_a_cpu_are_exact_unless_told(precision: Precision, dtype: torch.dtype | None) -> None:
     one = torch.ones(2, 2)
     with autocast(torch.device("cpu"), precision):
         assert (one @ one).dtype == (dtype or torch.float32)
