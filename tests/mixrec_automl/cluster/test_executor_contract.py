@@ -30,7 +30,7 @@ from mixrec_automl.search_config import ClusterConfig
 from tests.mixrec_automl.cluster.trainings import Counting, Ordered, order, task, true_mrr
 
 SLOTS = min(2, os.cpu_count() or 1)
-SECONDS = 90.0
+SECONDS = 200.0
 
 Make = Callable[[Training], Executor]
 
@@ -150,7 +150,7 @@ def test_a_stop_ends_what_runs_and_what_waits_and_the_next_attempt_goes_on(make:
 
 @pytest.mark.parametrize("make", ALL, indirect=True)
 def test_an_attempt_that_is_given_up_is_lost_and_no_later_one(make: Make, tmp_path: Path) -> None:
-    with closing(make(Counting(epochs=30, seconds=0.2))) as executor:
+    with closing(make(Counting(epochs=600, seconds=0.2))) as executor:
         executor.submit(task(0, tmp_path))
 
         def give_up(event: Event) -> None:
