@@ -17,6 +17,7 @@ Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -143,7 +144,7 @@ class TrainingConfig:
     """Items drawn for each step, for all its rows, by `sampled_softmax` and `gbce`; at most the whole catalogue."""
     gbce_calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """t of gBCE: 0 is plain binary cross entropy, 1 corrects the over-confidence of sampling in full."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of the backbone's matrix products; `auto` is float32 on a CPU and bfloat16 on a GPU. bfloat16 is an
     approximation: weights, norms, losses and the item projection stay float32."""
     activation_checkpointing: bool = False

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from trainers.device import Precision, autocast, pick_device
+from trainers.config import Precision
+from trainers.device import autocast, pick_device
 
 STEPS = """
 import resource, sys, torch
