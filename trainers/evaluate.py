@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import SequenceData
+from trainers.data.windows import Windows
 from trainers.device import move, rank_and_workers
 from trainers.model.mixrec import MixRec
 from trainers.ranks import Setting, Split, UserRanks, concatenate, ends_of, evaluate_scores
@@ -20,8 +20,6 @@ from trainers.ranks import Setting, Split, UserRanks, concatenate, ends_of, eval
 TOKENS_AT_ONCE = 4096
 """Tokens of one forward pass. On a CPU, passes of 1024 to 8192 tokens and of 16 rows all took the same time, so this is
 about memory: a budget of tokens bounds it however long the histories are, a number of rows does not."""
-WINDOWS_AT_ONCE = 1 << 16
-"""Users whose windows are found at a time."""
 
 
 def score_histories(
@@ -53,52 +51,15 @@ def score_histories(
     return by_row[torch.from_numpy(order.argsort()).to(device)].view(len(order) * read_newest, -1)
 
 
-@dataclass(frozen=True)
-class HistoryWindows:
-    """The part of each of N histories that the backbone reads: the newest items that fit (ruling 7)."""
-
-    first: NDArray[np.int64]
-    """[N] place of the oldest item that is read"""
-    end: NDArray[np.int64]
-    """[N] place after the newest one"""
-    tokens: NDArray[np.int64]
-    """[N]"""
-
-    @classmethod
-    def of(
-        cls,
-        model: MixRec,
-        layout: Layout,
-        items: NDArray[np.int32],
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        history: int,
-    ) -> HistoryWindows:
-        """Of histories that stand in `items` one after another, from `starts` [N] up to `ends` [N].
-
-        Args:
-            history: the most items that are read.
-        """
-        context = model.backbone.max_positions - (layout.bos_token is not None)
-        lengths = layout.item_tokens.lengths + 1
-        firsts, tokens = np.empty(len(starts), dtype=np.int64), np.empty(len(starts), dtype=np.int64)
-        for place in range(0, len(starts), WINDOWS_AT_ONCE):
-            part = slice(place, place + WINDOWS_AT_ONCE)
-            offset = int(starts[part][0])
-            start, end = starts[part] - offset, ends[part] - offset
-            before = np.concatenate([[0], np.cumsum(lengths[items[offset : offset + int(end[-1])]])])
-            fitting = np.searchsorted(before, before[end] - context)
-            first = np.maximum(np.maximum(start, end - history), fitting)
-            firsts[part], tokens[part] = first + offset, before[end] - before[first]
-        return cls(firsts, ends, tokens)
-
-    def __getitem__(self, chosen: NDArray[np.int64]) -> HistoryWindows:
-        return HistoryWindows(self.first[chosen], self.end[chosen], self.tokens[chosen])
+def context_of(model: MixRec, layout: Layout) -> int:
+    """Tokens that a history may have, a leading BOS not counted."""
+    return model.backbone.max_positions - (layout.bos_token is not None)
 
 
 def window(model: MixRec, layout: Layout, items: NDArray[np.int32], history: int) -> list[int]:
     """The newest of `items` that the backbone reads."""
-    (first,) = HistoryWindows.of(model, layout, items, np.array([0]), np.array([len(items)]), history).first
+    whole = np.array([0]), np.array([len(items)])
+    (first,) = Windows.of(items, *whole, layout.item_tokens, history, context_of(model, layout)).first
     return [int(item) for item in items[first:]]
 
 
@@ -113,9 +74,11 @@ def evaluate(
         One table for each of `settings`, in their order.
     """
     model.eval()
-    everybody = np.arange(data.num_users)
+    everybody, context = np.arange(data.num_users), context_of(model, layout)
     windows = {
-        split: HistoryWindows.of(model, layout, data.items, data.offsets[:-1], ends_of(data, everybody, split), history)
+        split: Windows.of(
+            data.items, data.offsets[:-1], ends_of(data, everybody, split), layout.item_tokens, history, context
+        )
         for split in {setting.split for setting in settings}
     }
 
@@ -142,7 +105,7 @@ def _score_windows(
     layout: Layout,
     data: SequenceData,
     users: NDArray[np.int64],
-    windows: Mapping[Split, HistoryWindows],
+    windows: Mapping[Split, Windows],
 ) -> dict[Split, Tensor]:
     """Scores [B, I] after the windows [B] of each split, one row of tokens giving two of them where it can."""
     shared = np.zeros(len(users), dtype=np.bool_)

@@ -13,18 +13,17 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from tests.oracles.tiny_backbones import CONTEXT, FAMILIES, Family
+from tests.trainers.data.test_windows import walk_back
 from tests.trainers.test_ranks import sequences as given_sequences
 from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_task
 from trainers import evaluate as module
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import SequenceData
-from trainers.evaluate import HistoryWindows, evaluate, score_histories, window
+from trainers.evaluate import evaluate, score_histories, window
 from trainers.model.mixrec import MixRec
 from trainers.ranks import COLUMNS, Setting, Split, UserRanks
 from trainers.task import TrainingTask, build_model
@@ -59,18 +58,6 @@ def tiny_parts() -> tuple[TrainingTask, MixRec, Layout]:
     return parts()
 
 
-def newest(items: list[int], layout: Layout, history: int, context: int) -> list[int]:
-    """The window, walking back from the newest item."""
-    left = context - (layout.bos_token is not None)
-    row: list[int] = []
-    for item in reversed(items):
-        left -= int(layout.item_tokens.lengths[item]) + 1
-        if left < 0 or len(row) == history:
-            break
-        row.insert(0, item)
-    return row
-
-
 @torch.no_grad()
 def rank_alone(
     model: MixRec, layout: Layout, data: SequenceData, user: int, setting: Setting, history: int = HISTORY
@@ -78,7 +65,8 @@ def rank_alone(
     """(target, its rank): the user's row by itself, all states of it, the ranking sorted out item by item."""
     sequence = data.sequence(user).tolist()
     before, target = (sequence[:-2], sequence[-2]) if setting.split == "validation" else (sequence[:-1], sequence[-1])
-    row = newest(before, layout, history, model.backbone.max_positions)
+    context = model.backbone.max_positions - (layout.bos_token is not None)
+    row = walk_back(before, layout.item_tokens, history, context)
     scores = model.scores(layout.histories([row], [user]))[-1].float().tolist()
     excluded = before if setting.exclude_seen else []
     rivals = [item for item in range(data.num_items) if item != target and item not in excluded]
@@ -171,26 +159,6 @@ def test_the_window_fits_the_backbone_with_its_leading_token() -> None:
     model.backbone.max_positions = int(lengths[-3:].sum())
     assert window(model, layout, items, 5) == [9, 10, 11]
     assert window(model, replace(layout, bos_token=1), items, 5) == [10, 11]
-
-
-@settings(deadline=None)
-@given(
-    rows=st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=8), min_size=1, max_size=7),
-    history=st.integers(1, 9),
-    context=st.integers(6, 30),
-)
-def test_windows_found_together_are_those_of_a_walk_back(rows: list[list[int]], history: int, context: int) -> None:
-    """The last item of each row is held out; the chunks are of three users."""
-    _, model, layout = tiny_parts()
-    data = given_sequences(*rows, items=NUM_ITEMS)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "WINDOWS_AT_ONCE", 3)
-        patched.setattr(model.backbone, "max_positions", context)
-        found = HistoryWindows.of(model, layout, data.items, data.offsets[:-1], data.offsets[1:] - 1, history)
-    for user, row in enumerate(rows):
-        expected = newest(row[:-1], layout, history, context)
-        assert data.items[found.first[user] : found.end[user]].tolist() == expected
-        assert found.tokens[user] == sum(layout.item_tokens.lengths[expected] + 1)
 
 
 def test_histories_are_scored_in_the_order_given() -> None:

@@ -17,45 +17,12 @@ from trainers.config import FinetuneConfig, columns_of
 from trainers.data.hard_negatives import HardSets
 from trainers.data.sequence_data import HELD_OUT, ItemTokens, SequenceData
 from trainers.data.step import CollaborativeDraw, ContrastiveAnchor, Step
+from trainers.data.windows import Windows
 
 _BUCKET = 32
 """Batches that are sorted by length together: enough to even out lengths, few enough to keep the order random."""
 
 _ORDER, _DRAWS = 0, 1
-
-
-def newest_that_fit(items: NDArray[np.int32], item_tokens: ItemTokens, history: int, context: int) -> int:
-    """How many of the newest `items` make a row: at most `history`, and at most `context` tokens (ruling 7)."""
-    newest = items[::-1][:history]
-    return int(np.searchsorted(np.cumsum(item_tokens.lengths[newest] + 1), context, side="right"))
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """The window of every user, found once: the newest training items that a row can hold (ruling 7)."""
-
-    starts: NDArray[np.int64]
-    """[U] where it begins in `SequenceData.items`; it ends where the training part does"""
-    tokens: NDArray[np.int32]
-    """[U] tokens of all its items"""
-
-    @classmethod
-    def of(cls, data: SequenceData, item_tokens: ItemTokens, history: int, context: int) -> Windows:
-        """`newest_that_fit` of each user's training items but the last, which is only a target."""
-        starts = np.empty(data.num_users, dtype=np.int64)
-        tokens = np.empty(data.num_users, dtype=np.int32)
-        for users in data.user_chunks():
-            offsets = np.asarray(data.offsets[users.start : users.stop + 1])
-            lengths = item_tokens.lengths[data.items[offsets[0] : offsets[-1]]]
-            # Tokens before each interaction of the chunk, an item's [SEQ] counted: the size of a row is a difference.
-            before = np.concatenate([[0], np.cumsum(lengths + 1)])
-            first, end = offsets[:-1] - offsets[0], offsets[1:] - offsets[0] - HELD_OUT
-            last = np.maximum(end - 1, first)
-            start = np.maximum(np.searchsorted(before, before[last] - context), np.maximum(last - history, first))
-            starts[users] = start + offsets[0]
-            end = np.maximum(end, start)
-            tokens[users] = before[end] - before[start] - (end - start)
-        return cls(starts, tokens)
 
 
 @dataclass(frozen=True)
@@ -81,16 +48,19 @@ class StepSampler:
 
     @cached_property
     def windows(self) -> Windows:
-        return Windows.of(self.data, self.item_tokens, self.config.data.history, self.context)
+        """Of each user's training items but the last, which is only a target; found once for all epochs."""
+        starts = np.asarray(self.data.offsets[:-1])
+        ends = np.maximum(self.data.offsets[1:] - HELD_OUT - 1, starts)
+        return Windows.of(self.data.items, starts, ends, self.item_tokens, self.config.data.history, self.context)
 
     def window(self, user: int) -> NDArray[np.int32]:
         """The newest training items of a user: all but the last are inputs, all but the first are targets."""
-        return self.data.items[self.windows.starts[user] : self.data.offsets[user + 1] - HELD_OUT]
+        return self.data.items[self.windows.first[user] : self.data.offsets[user + 1] - HELD_OUT]
 
     def share_of_targets_kept(self) -> float:
         """Of all next-item targets in the training part, those inside the windows."""
         ends = self.data.offsets[1:][self.users] - HELD_OUT - 1
-        kept = int((ends - self.windows.starts[self.users]).sum())
+        kept = int((ends - self.windows.first[self.users]).sum())
         total = int((ends - self.data.offsets[:-1][self.users]).sum())
         return kept / total if total else 0.0
 

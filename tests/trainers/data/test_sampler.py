@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.trainers.data.test_windows import walk_back
 from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_tokens
 from trainers.config import FinetuneConfig
 from trainers.data.hard_negatives import hard_sets
-from trainers.data.sampler import StepSampler, newest_that_fit, share
-from trainers.data.sequence_data import ItemTokens, SequenceData
+from trainers.data.sampler import StepSampler, share
+from trainers.data.sequence_data import SequenceData
 from trainers.data.step import Step
 
 ROOMY = 10_000
@@ -79,19 +80,19 @@ def test_rows_are_the_newest_training_items_and_never_a_held_out_one() -> None:
 
 
 def literal_epoch(drawn: StepSampler, epoch: int) -> list[Step]:
-    """An epoch with one window and one batch at a time, as it was first written: searches of then can be resumed."""
+    """An epoch with one window and one batch at a time."""
     config, data, lengths = drawn.config, drawn.data, drawn.item_tokens.lengths
 
     def window(user: int) -> NDArray[np.int32]:
         training = data.training(user)
-        fitting = literal_fit(training[:-1].tolist(), drawn.item_tokens, config.data.history, drawn.context)
-        return training[len(training) - 1 - fitting :]
+        inputs = walk_back(training[:-1].tolist(), drawn.item_tokens, config.data.history, drawn.context)
+        return training[len(training) - 1 - len(inputs) :]
 
     rng = np.random.default_rng([drawn.seed, epoch, 0])
     align = rng.permutation(data.num_items)[: round(config.training.align_share * data.num_items)]
     size = config.training.batch_size
     order = rng.permutation([user for user in range(data.num_users) if len(data.training(user)) >= 2])
-    tokens = np.array([lengths[window(int(user))].sum() for user in order])
+    tokens = np.array([(lengths[window(int(user))[:-1]] + 1).sum() for user in order])
     batches = []
     for start in range(0, len(order), size * 32):
         bucket = slice(start, start + size * 32)
@@ -132,26 +133,6 @@ def test_windows_of_users_without_targets() -> None:
     assert [drawn.window(user).tolist() for user in (24, 25)] == [[1], []]
 
 
-def literal_fit(items: list[int], tokens: ItemTokens, history: int, context: int) -> int:
-    """Go back from the newest item until history or context is full."""
-    used = kept = 0
-    for item in reversed(items):
-        used += len(tokens.row(item)) + 1
-        if kept == history or used > context:
-            break
-        kept += 1
-    return kept
-
-
-@given(
-    items=st.lists(st.integers(0, NUM_ITEMS - 1), max_size=12), history=st.integers(1, 12), context=st.integers(0, 50)
-)
-def test_the_newest_that_fit_are_those_of_a_walk_back(items: list[int], history: int, context: int) -> None:
-    tokens = tiny_tokens()
-    found = newest_that_fit(np.array(items, dtype=np.int32), tokens, history, context)
-    assert found == literal_fit(items, tokens, history, context)
-
-
 @pytest.mark.parametrize("context", [5, 11, 17])
 def test_rows_respect_the_context_of_the_backbone(context: int) -> None:
     data, tokens = sequences(), tiny_tokens()
@@ -160,7 +141,7 @@ def test_rows_respect_the_context_of_the_backbone(context: int) -> None:
     for step in drawn.epoch(1):
         for user, inputs in zip(step.users, step.inputs, strict=True):
             training = data.sequence(user)[:-2].tolist()
-            assert len(inputs) == literal_fit(training[:-1], tokens, 6, context)
+            assert list(inputs) == walk_back(training[:-1], tokens, 6, context)
             assert sum(len(tokens.row(item)) + 1 for item in inputs) <= context
             kept, total = kept + len(inputs), total + len(training) - 1
     assert drawn.share_of_targets_kept() == pytest.approx(kept / total)
