@@ -36,7 +36,7 @@ unit: install  ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not end_to_end'
 
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
-	$(BIN)/python -m pytest -m fault tests/faults
+	$(BIN)/python -m pytest -m fault
 
 soak: install  ## a search of 200 short trials under a random fault every few seconds; goes on where interrupted
 	$(BIN)/python -u -m tests.faults.soak

@@ -47,12 +47,11 @@ def make_warm_slots(training: Training, folder: Path) -> Executor:
     return SlotExecutor(training, ClusterConfig(slots=SLOTS, trials_per_process=3), folder)
 
 
-on_ray = pytest.mark.end_to_end
-PROCESSES = [
-    pytest.param(make_one_process_per_trial, id="process per trial", marks=on_ray),
-    pytest.param(make_warm_slots, id="warm slots", marks=on_ray),
-]
-ALL = [pytest.param(make_in_process, id="threads"), *PROCESSES]
+THREADS = pytest.param(make_in_process, id="threads")
+ONE_EACH = pytest.param(make_one_process_per_trial, id="process per trial", marks=pytest.mark.end_to_end)
+WARM = pytest.param(make_warm_slots, id="warm slots", marks=pytest.mark.end_to_end)
+WARM_KILLED = pytest.param(make_warm_slots, id="warm slots", marks=[pytest.mark.end_to_end, pytest.mark.fault])
+"""Where processes are killed or frozen. A process for each trial is the same executor, and would only take longer."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def of(events: list[Event], number: int) -> list[Event]:
     return [event for event in events if event.number == number]
 
 
-@pytest.mark.parametrize("make", ALL, indirect=True)
+@pytest.mark.parametrize("make", [THREADS, ONE_EACH, WARM], indirect=True)
 def test_trials_side_by_side_and_one_after_another(make: Make, tmp_path: Path) -> None:
     """Events in order, one end for each attempt; a design that raises harms no other."""
     bits = ["000-000", "100-000", "010-000", "001-000", "000-100"]
@@ -123,7 +122,7 @@ def test_trials_side_by_side_and_one_after_another(make: Make, tmp_path: Path) -
     assert "No space left on device" in full.reason
 
 
-@pytest.mark.parametrize("make", ALL, indirect=True)
+@pytest.mark.parametrize("make", [THREADS, WARM], indirect=True)
 def test_a_stop_ends_what_runs_and_what_waits_and_the_next_attempt_goes_on(make: Make, tmp_path: Path) -> None:
     with closing(make(Counting(epochs=40, seconds=0.1))) as executor:
         for number in range(SLOTS):
@@ -148,7 +147,7 @@ def test_a_stop_ends_what_runs_and_what_waits_and_the_next_attempt_goes_on(make:
     assert epochs == [reached + 1, reached + 2]
 
 
-@pytest.mark.parametrize("make", ALL, indirect=True)
+@pytest.mark.parametrize("make", [THREADS, WARM_KILLED], indirect=True)
 def test_an_attempt_that_is_given_up_is_lost_and_no_later_one(make: Make, tmp_path: Path) -> None:
     with closing(make(Counting(epochs=600, seconds=0.2))) as executor:
         executor.submit(task(0, tmp_path))
@@ -177,7 +176,7 @@ def take_first(executor: Executor) -> EpochEnded:
     raise AssertionError("nothing came")
 
 
-@pytest.mark.parametrize("make", PROCESSES, indirect=True)
+@pytest.mark.parametrize("make", [WARM_KILLED], indirect=True)
 def test_the_trial_of_a_worker_that_dies_is_lost_and_can_be_tried_again(make: Make, tmp_path: Path) -> None:
     with closing(make(Ordered())) as executor:
         executor.submit(order(task(0, tmp_path), "be killed"))
@@ -189,7 +188,7 @@ def test_the_trial_of_a_worker_that_dies_is_lost_and_can_be_tried_again(make: Ma
         assert take(executor, 1)[-1] == TrialCompleted(0, 2, 0.1, 0.001)
 
 
-@pytest.mark.parametrize("make", [PROCESSES[1]], indirect=True)
+@pytest.mark.parametrize("make", [WARM_KILLED], indirect=True)
 def test_whatever_hangs_can_be_ended(make: Make, tmp_path: Path) -> None:
     """Neither a process that lets no other thread run nor one that the system has stopped can refuse."""
     hangs = ["hold the interpreter", "freeze"]
@@ -205,7 +204,7 @@ def test_whatever_hangs_can_be_ended(make: Make, tmp_path: Path) -> None:
         assert all(isinstance(event, TrialBegan | EpochEnded | TrialLost) for event in events)
 
 
-@pytest.mark.parametrize("make", [PROCESSES[1]], indirect=True)
+@pytest.mark.parametrize("make", [WARM], indirect=True)
 def test_the_death_of_what_is_between_is_told(make: Make, tmp_path: Path) -> None:
     """The actor that keeps the slots is killed like any other process of the machine."""
     executor = make(Ordered())
