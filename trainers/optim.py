@@ -12,22 +12,26 @@ from trainers.model.mixrec import MixRec
 
 
 def build_optimizer(model: MixRec, config: TrainingConfig) -> torch.optim.AdamW:
-    """Three groups: M_cf with its own rate (ruling 17); matrices with weight decay; biases and special tokens without
-    (ruling 8)."""
-    collaborative = [] if model.collaborative is None else list(model.collaborative.parameters())
-    apart = {id(parameter) for parameter in collaborative}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    """Groups of one rate and one weight decay: M_cf has its own rate (ruling 17) and W_item may have one; biases and
+    special tokens have no decay (ruling 8). What is frozen is in none."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) not in apart:
-            (plain if parameter.ndim == 1 or name == "special_tokens" else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "peak": config.learning_rate, "weight_decay": config.weight_decay},
-        {"params": plain, "peak": config.learning_rate, "weight_decay": 0.0},
-        {"params": collaborative, "peak": config.collaborative_learning_rate, "weight_decay": config.weight_decay},
-    ]
+        if not parameter.requires_grad:
+            continue
+        peak, decay = config.learning_rate, config.weight_decay
+        if name.startswith("collaborative."):
+            peak = config.collaborative_learning_rate
+        else:
+            if name.startswith("item_projection."):
+                peak = config.projection_learning_rate or peak
+            if parameter.ndim == 1 or name == "special_tokens":
+                decay = 0.0
+        groups.setdefault((peak, decay), []).append(parameter)
     # Fused: one pass over weights, gradients and moments, on a CPU as on a GPU.
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    return torch.optim.AdamW(
+        [{"params": parameters, "peak": peak, "weight_decay": decay} for (peak, decay), parameters in groups.items()],
+        fused=True,
+    )
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from trainers.cached import cached_array
+from trainers.collaborative_pretraining import pretrain
 from trainers.config import FinetuneConfig, ModelConfig
 from trainers.data.batches import ALIGN_PROMPT, Layout
 from trainers.data.hard_negatives import HardSets
@@ -164,9 +165,12 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
             num_items=task.data.num_items,
             training=config.training,
         ).to(task.backbone.dtype)
+    if model.collaborative is not None and config.model.collaborative_training == "frozen":
+        pretrain(model.collaborative, task.data, config.training, seed)
+    starts_from_text = config.model.item_projection_init == "align" or config.model.item_projection_form != "free"
     model.start_projection(
         _sample_states(model, config, task, seed),
-        task.align_states if config.model.item_projection_init == "align" else None,
+        task.align_states if starts_from_text else None,
         task.item_counts if config.model.item_bias_init == "popularity" else None,
     )
     return model

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from mixrec_automl import paths
 from trainers.config import FilterConfig
+from trainers.data.amazon import local
 from trainers.data.errors import DataError
 from trainers.data.filters import Counts
 from trainers.data.known import KNOWN, find_known
@@ -39,6 +40,9 @@ Examples:
     mixrec-automl data prepare --name arts --items items.jsonl.gz --sequences sequences.jsonl.gz
 
     mixrec-automl data prepare --name shop --items items.csv --interactions events.parquet
+
+    mixrec-automl data prepare --name pantry --amazon-metadata meta_Prime_Pantry.json.gz \
+                               --amazon-reviews Prime_Pantry.json.gz
 
     mixrec-automl data prepare --name shop --items shop.item --interactions shop.inter --attribute title
 """
@@ -79,6 +83,12 @@ def prepare(
         Path | None,
         typer.Option(help="One interaction a row: `user`, `item`, optionally `timestamp` (else file order is time)."),
     ] = None,
+    amazon_metadata: Annotated[
+        str | None, typer.Option(metavar="FILE|URL", help="Amazon's metadata of 2018, `meta_*.json.gz`.")
+    ] = None,
+    amazon_reviews: Annotated[
+        str | None, typer.Option(metavar="FILE|URL", help="Amazon's reviews of 2018, `*.json.gz`.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where a known set's files lie, instead of fetching them.")
     ] = None,
@@ -103,8 +113,13 @@ def prepare(
 ) -> None:
     """Read, filter, order and store a data set; print what each filter left."""
     attributes = _attributes(attribute) if attribute else None
-    stored_name, source = _source(known_name, name, items, sequences, interactions, folder, attributes)
     filters = FilterConfig(drop_duplicates, require_title, min_item_interactions, min_user_interactions)
+    if amazon_metadata or amazon_reviews:
+        if known_name or items or sequences or interactions or folder or attributes:
+            raise UserError("--amazon-metadata and --amazon-reviews are all the files there are: leave out the others")
+        stored_name, source = _amazon_source(name, amazon_metadata, amazon_reviews)
+    else:
+        stored_name, source = _source(known_name, name, items, sequences, interactions, folder, attributes)
     target = paths.data_folder(stored_name)
     with Console(stderr=True).status(f"preparing {stored_name}") as status:
         manifest = prepare_data(
@@ -155,6 +170,42 @@ def show(
     console.print(facts)
 
 
+def _amazon_source(name: str | None, metadata: str | None, reviews: str | None) -> tuple[str, Source]:
+    """The name to store under and the two files, fetched where they are URLs."""
+    if name is None or metadata is None or reviews is None:
+        raise UserError("for Amazon's files give --name, --amazon-metadata and --amazon-reviews")
+    stored = paths.valid_name(name, "data set")
+    with Console(stderr=True).status("fetching") as status:
+        items, kept = (local(one, paths.downloads_folder(), status.update) for one in (metadata, reviews))
+    return stored, Source(items=items, reviews=kept)
+
+
+@app.command("check-table1", epilog="Example: mixrec-automl data check-table1")
+def check_table1(as_json: AsJson = False) -> None:
+    """Compare the paper's five data sets, where they are prepared under its names, with its Table 1."""
+    from mixrec_automl.studies.paper import TABLE_1
+
+    rows: list[dict[str, Any]] = []
+    for name, printed in TABLE_1.items():
+        folder = paths.data_folder(name)
+        ours: dict[str, int] | None = None
+        if folder.exists():
+            left = read_manifest(folder).counts[-1]
+            training = left.interactions - 2 * left.users  # leave-one-out holds out two of each user
+            ours = {"users": left.users, "items": left.items, "training interactions": training}
+        rows.append({"name": name, "paper": dict(printed), "ours": ours, "equal": ours == dict(printed)})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    counted = list(next(iter(TABLE_1.values())))
+    table = Table("data set", *(_number_column(name) for name in counted), "", title="ours / the paper's Table 1")
+    for row in rows:
+        ours, printed = row["ours"], row["paper"]
+        cells = (f"{ours[name]:,} / {printed[name]:,}" if ours else f"- / {printed[name]:,}" for name in counted)
+        table.add_row(row["name"], *cells, "not prepared" if ours is None else "equal" if row["equal"] else "differs")
+    Console().print(table)
+
+
 def _source(
     known_name: str | None,
     name: str | None,
@@ -181,7 +232,7 @@ def _source(
         raise UserError("--folder belongs to a known data set; for your own files give --items and --sequences")
     if name is None or items is None or (sequences is None) == (interactions is None):
         raise UserError("for your own files give --name, --items and either --sequences or --interactions")
-    return paths.valid_name(name, "data set"), Source(items, interactions, sequences, attributes)
+    return paths.valid_name(name, "data set"), Source(items, interactions, sequences, attributes=attributes)
 
 
 def _attributes(given: list[str]) -> Attributes:

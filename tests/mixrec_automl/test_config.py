@@ -103,7 +103,7 @@ MISTAKES = {
     MINIMAL + "training: {learning_rate: .nan}": "training.learning_rate is nan, but must be a number of ordinary size",
     MINIMAL + "training: {learning_rate: .inf}": "training.learning_rate is inf, but must be a number of ordinary size",
     MINIMAL + f"search: {{seed: {10**30}}}": "search.seed is 1000000000000000000000000000000, but must be a number of",
-    MINIMAL + "model: {kind: mixer}": "FILE: model.kind is 'mixer', but must be 'mixrec' or 'mixrec_base'",
+    MINIMAL + "model: {kind: mixer}": "FILE: model.kind is 'mixer', but must be 'mixrec', 'mixrec_base' or 'llmrec'",
     "data: {name: \"a\\0b\"}": "FILE: data.name is 'a\\x00b', but must be printable text",
     "data: {name: \"\\ud800\"}": "FILE: data.name is '\\ud800', but must be printable text",
     "data: {name: x, name: y}": "FILE: line 1: the key 'name' stands twice",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,31 +23,32 @@ PROMPT = [3, 4, 5]
 def random_parameters(
     backbone: Any, model: ModelConfig, num_users: int, num_items: int, seed: int = 0, std: float = 0.2
 ) -> dict[str, Tensor]:
-    """Leaves N(0, `std`) under the names of the literal model, fp64. MixRec_base has no collaborative model."""
+    """Leaves N(0, `std`) under the names of the literal model, fp64. Only MixRec has a collaborative model."""
     d, b, c = backbone.config.hidden_size, model.bottleneck, model.collaborative_dim
     shapes: dict[str, tuple[int, ...]] = {
         "special_tokens": (2, d),
         "item_projection.weight": (num_items, d),
         "item_projection.bias": (num_items,),
     }
-    base = model.kind == "mixrec_base"
-    sites = (
-        ("attention_adapter", "feed_forward_adapter")
-        if base
-        else ("causal_expert", "context_expert", "recommendation_adapter")
-    )
+    if model.item_projection_form == "text+free":
+        shapes |= {"item_text": (num_items, d), "text_map.weight": (d, d)}
+    sites = {
+        "mixrec": ("causal_expert", "context_expert", "recommendation_adapter"),
+        "mixrec_base": ("attention_adapter", "feed_forward_adapter"),
+        "llmrec": (),
+    }[model.kind]
     for k in range(len(DamoeSpace(backbone.config.num_hidden_layers, model.replacement_frequency).damoe_layers)):
         for site in sites:
             shapes[f"layers.{k}.{site}.down.weight"] = (b, d)
             shapes[f"layers.{k}.{site}.down.bias"] = (b,)
             shapes[f"layers.{k}.{site}.up.weight"] = (d, b)
             shapes[f"layers.{k}.{site}.up.bias"] = (d,)
-        if not base:
+        if model.kind == "mixrec":
             shapes[f"layers.{k}.gate.weight"] = (2, 2 * d)
             shapes[f"layers.{k}.gate.bias"] = (2,)
-    if not base:
+    if model.kind == "mixrec":
         for kind in ("item", "user"):
-            if kind in model.collaborative_columns:
+            if kind in model.collaborative_columns and model.second_mask != "causal":
                 shapes[f"{kind}_column.weight"] = (d, c)
                 shapes[f"{kind}_column.bias"] = (d,)
         shapes |= _collaborative_shapes(model.collaborative_model, num_users, num_items, c)
@@ -166,7 +167,7 @@ def random_case(
     """One case with sentences of 1 to 5 tokens; the last user and the last item do not occur in training.
 
     Args:
-        architecture: bits such as "010-111"; all-serial when absent. Ignored for MixRec_base.
+        architecture: bits such as "010-111"; all-serial when absent. Ignored for MixRec_base and LLMRec.
         model: defaults to `small_model()`.
         training: defaults to weights near one, so that every loss matters in the total.
     """
@@ -174,14 +175,17 @@ def random_case(
     backbone = tiny_backbone(family, layers, seed)
     draw = random.Random(seed + 1)
     damoe = len(DamoeSpace(layers, model.replacement_frequency).damoe_layers)
+    step = random_step(num_users - 1, num_items - 1, rows, seed + 3)
+    if model.collaborative_training == "frozen":
+        step = replace(step, collaborative=())
     design = Architecture.parse(architecture) if architecture else Architecture.uniform(Placement.SERIAL, damoe)
     return Case(
         backbone=backbone,
         parameters=random_parameters(backbone, model, num_users, num_items, seed + 2),
-        architecture=None if model.kind == "mixrec_base" else design,
+        architecture=design if model.kind == "mixrec" else None,
         model=model,
         training=training or TrainingConfig(lambda_align=0.7, lambda_contrastive=1.3, lambda_collaborative=0.9),
-        step=random_step(num_users - 1, num_items - 1, rows, seed + 3),
+        step=step,
         item_tokens=[[draw.randrange(6, VOCABULARY) for _ in range(1 + number % 5)] for number in range(num_items)],
         prompt_tokens=list(PROMPT),
         bos_token=BOS_TOKEN,

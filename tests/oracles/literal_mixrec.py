@@ -17,7 +17,7 @@ from search_spaces.architecture import Architecture, LayerDesign, Placement
 from search_spaces.damoe import DamoeSpace
 from tests.oracles.literal_backbone import FrozenLayer, Map, read_backbone, self_attention
 from tests.oracles.literal_collaborative import collaborative_loss, item_vector, mean_of, user_vector
-from tests.oracles.literal_rows import ALIGN, SEQ, Column, Row, additive, causal_mask, context_mask, make_row
+from tests.oracles.literal_rows import ALIGN, SEQ, Column, Row, additive, causal_mask, make_row, second_mask
 from trainers.config import ModelConfig, TrainingConfig
 from trainers.data.step import Step
 
@@ -30,7 +30,7 @@ class LiteralModel:
     """OPTModel, LlamaModel or GPT2Model, fp64, in evaluation mode"""
     parameters: Mapping[str, Tensor]
     architecture: Architecture | None
-    """None for MixRec_base"""
+    """None for MixRec_base and LLMRec"""
     config: ModelConfig
     item_tokens: Sequence[Sequence[int]]
     """[I] tokens of each item sentence, without [SEQ]"""
@@ -62,7 +62,9 @@ def align_row(model: LiteralModel, item: int) -> Row:
 
 
 def _column_kinds(model: LiteralModel) -> list[str]:
-    return [] if model.config.kind == "mixrec_base" else model.config.collaborative_columns.split("+")
+    if model.config.kind != "mixrec" or model.config.second_mask == "causal":
+        return []
+    return model.config.collaborative_columns.split("+")
 
 
 def _leading_bos(model: LiteralModel) -> int | None:
@@ -97,7 +99,7 @@ def hidden_states(model: LiteralModel, row: Row) -> Tensor:
                 layer, decoder.rotate, normed, row.positions, columns, row.column_positions, additive(mask)
             )
 
-        if index not in damoe_layers:
+        if index not in damoe_layers or model.config.kind == "llmrec":
             x = x + attention(causal_mask(row))
             x = x + layer.feed_forward(layer.norm_2(x))
         elif model.config.kind == "mixrec_base":
@@ -108,7 +110,8 @@ def hidden_states(model: LiteralModel, row: Row) -> Tensor:
             number = damoe_layers.index(index)
             name, design = f"layers.{number}", _design(model, number)
             q = adapted(model, f"{name}.causal_expert", design.causal_expert, attention(causal_mask(row)), normed)
-            p = adapted(model, f"{name}.context_expert", design.context_expert, attention(context_mask(row)), normed)
+            seen = second_mask(row, model.config.second_mask)
+            p = adapted(model, f"{name}.context_expert", design.context_expert, attention(seen), normed)
             x = x + gate(model, f"{name}.gate", q, p)
             normed_2 = layer.norm_2(x)
             fed = layer.feed_forward(normed_2)
@@ -159,6 +162,8 @@ def _column_vectors(model: LiteralModel, row: Row, width: int) -> Tensor:
     for column in row.columns:
         read = item_vector if column.kind == "item" else user_vector
         e = read(model.parameters, model.config.collaborative_model, column.index)
+        if model.config.collaborative_training != "joint":
+            e = e.detach()
         weight, bias = (model.parameters[f"{column.kind}_column.{part}"] for part in ("weight", "bias"))
         vectors.append(weight @ e + bias)
     return torch.stack(vectors) if vectors else torch.zeros(0, width, dtype=torch.float64)
@@ -180,8 +185,11 @@ def align_state(model: LiteralModel, item: int) -> Tensor:
 
 
 def item_scores(model: LiteralModel, h: Tensor) -> Tensor:
-    """[I]: W_item h + b_item."""
-    return model.parameters["item_projection.weight"] @ h + model.parameters["item_projection.bias"]
+    """[I]: W_item h + b_item; W_item may be E A + F, E the items' text."""
+    weight = model.parameters["item_projection.weight"]
+    if model.config.item_projection_form == "text+free":
+        weight = model.parameters["item_text"].detach() @ model.parameters["text_map.weight"] + weight
+    return weight @ h + model.parameters["item_projection.bias"]
 
 
 def cross_entropy(scores: Tensor, target: int) -> Tensor:

@@ -84,6 +84,16 @@ def context_mask(row: Row) -> Tensor:
     )
 
 
+def second_mask(row: Row, kind: str) -> Tensor:
+    """[T, T + C] of the second branch: the context mask, or a control of Fig. 8, with columns or without."""
+    size = len(row.tokens)
+    if kind == "context":
+        return context_mask(row)
+    tokens = causal_mask(row)[:, :size]
+    columns = context_mask(row)[:, size:]
+    return torch.cat([tokens, columns & torch.tensor(kind == "causal+columns")], dim=1)
+
+
 def additive(mask: Tensor) -> Tensor:
     """0 for True and minus infinity for False (section 7, slips: the printed product would give logit 0)."""
     return torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)

@@ -16,7 +16,7 @@ from trainers.optim import build_optimizer, set_rates, warmup_cosine
 from trainers.task import build_model
 
 DESIGN = Architecture.parse("010-110")
-RATE, CF_RATE, DECAY = 3e-3, 7e-4, 0.05
+RATE, CF_RATE, ITEM_RATE, DECAY = 3e-3, 7e-4, 9e-4, 0.05
 
 
 def model_of(**model: object) -> MixRec:
@@ -25,7 +25,8 @@ def model_of(**model: object) -> MixRec:
 
 def settings_of(model: MixRec) -> dict[str, tuple[float, float]]:
     """Parameter name -> (peak rate, weight decay)."""
-    training = tiny_config(learning_rate=RATE, collaborative_learning_rate=CF_RATE, weight_decay=DECAY).training
+    rates = {"collaborative_learning_rate": CF_RATE, "projection_learning_rate": ITEM_RATE}
+    training = tiny_config(learning_rate=RATE, weight_decay=DECAY, **rates).training
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, tuple[float, float]] = {}
     for group in build_optimizer(model, training).param_groups:
@@ -36,13 +37,16 @@ def settings_of(model: MixRec) -> dict[str, tuple[float, float]]:
 
 
 @pytest.mark.parametrize("columns", ["user+item", "none"])
-def test_every_trained_weight_is_in_the_group_it_belongs_to(columns: str) -> None:
-    model = model_of(collaborative_columns=columns)
+@pytest.mark.parametrize("form", ["free", "text+free"])
+def test_every_trained_weight_is_in_the_group_it_belongs_to(columns: str, form: str) -> None:
+    model = model_of(collaborative_columns=columns, item_projection_form=form)
     found = settings_of(model)
     assert found.keys() == dict(model.named_parameters()).keys()
     for name, (rate, decay) in found.items():
         if name.startswith("collaborative."):
             assert (rate, decay) == (CF_RATE, DECAY), name
+        elif name.startswith("item_projection."):
+            assert (rate, decay) == (ITEM_RATE, 0.0 if name.endswith("bias") else DECAY), name
         elif name.endswith("bias") or name == "special_tokens":
             assert (rate, decay) == (RATE, 0.0), name
         else:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 from transformers import (
     GPT2Config,
     GPT2Model,
@@ -16,19 +13,18 @@ from transformers import (
     OPTConfig,
     OPTModel,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from tests.oracles.tiny_backbones import Family
+from trainers.model.tiny_random import byte_tokenizer
 
-BOS, EOS = "<s>", "</s>"
 LEARNED_FROM = ("title Thing 1 brand Acme category Tools", "Give the ID of the item described by:")
 WIDTH, HEADS, CONTEXT = 16, 2, 256
 
 
 def write_tiny_backbone(folder: Path, family: Family = "llama", *, layers: int = 1, seed: int = 0) -> Path:
     """Write body and tokenizer; returns `folder`, a name that `load_pretrained` takes."""
-    tokenizer = byte_pair_tokenizer()
+    tokenizer = byte_tokenizer(list(LEARNED_FROM))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _untrained(family, layers, len(tokenizer))
@@ -38,19 +34,6 @@ def write_tiny_backbone(folder: Path, family: Family = "llama", *, layers: int =
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def byte_pair_tokenizer() -> PreTrainedTokenizerFast:
-    """Reads any text: all bytes, and some merges of words that the tiny catalogues use."""
-    core = Tokenizer(BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=320, special_tokens=[BOS, EOS], initial_alphabet=alphabet, min_frequency=1, show_progress=False
-    )
-    core.train_from_iterator(LEARNED_FROM, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, eos_token=EOS)
 
 
 def _untrained(family: Family, layers: int, vocabulary: int) -> PreTrainedModel:

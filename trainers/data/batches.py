@@ -117,6 +117,8 @@ class Batch:
     """[P]"""
     collaborative_negatives: Tensor
     """[P, k]"""
+    seed: int
+    """Of the dropout before the item projection"""
     sampled_items: Tensor
     """[S] items that stand for the catalogue in a sampled loss; empty for the exact one"""
 
@@ -154,6 +156,7 @@ def collate(step: Step, layout: Layout) -> Batch:
         collaborative_users=_indices([draw.user for draw in step.collaborative]),
         collaborative_positives=_indices([draw.positive for draw in step.collaborative]),
         collaborative_negatives=_indices([draw.negatives for draw in step.collaborative]),
+        seed=step.seed,
         sampled_items=_indices(step.sampled_items),
     )
 

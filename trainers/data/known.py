@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainers.data.ml_100k import ml_100k
 from trainers.data.sources import Source
+from trainers.data.walks import ITEMS, USERS, walks
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ KNOWN = (
         "MovieLens 100K: 943 users, 1,682 films with title, year and genres",
         "GroupLens: research use, no redistribution; cite Harper and Konstan 2015, doi 10.1145/2827872",
         ml_100k,
+    ),
+    KnownDataSet(
+        "walks",
+        f"made up, for trying things in seconds: {USERS} users walk through {ITEMS} items",
+        "free",
+        walks,
     ),
 )
 

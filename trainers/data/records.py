@@ -25,8 +25,8 @@ Fields = Mapping[str, Any]
 def records(path: Path) -> Iterator[tuple[int, Fields]]:
     """Stream `path` as (row, fields), its format told by its name.
 
-    `.jsonl` (one object a line), `.csv` (comma, header), `.inter` and `.item` (RecBole's atomic files: tab, header
-    of `name:type`), each also with `.gz`, and `.parquet`.
+    `.jsonl` or `.json` (one object a line), `.csv` (comma, header), `.inter` and `.item` (RecBole's atomic files: tab,
+    header of `name:type`), each also with `.gz`, and `.parquet`.
 
     Raises:
         DataError: unreadable, broken gzip, not UTF-8, malformed row, repeated column, unknown format.
@@ -34,7 +34,7 @@ def records(path: Path) -> Iterator[tuple[int, Fields]]:
     if not path.is_file():
         raise bad_file(path, "there is no such file", "Check the path")
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".jsonl"):
+    if name.endswith((".jsonl", ".json")):
         return _json_lines(path)
     if name.endswith(".csv"):
         return _delimited(path, ",", csv.QUOTE_MINIMAL, typed_header=False)
@@ -42,7 +42,9 @@ def records(path: Path) -> Iterator[tuple[int, Fields]]:
         return _delimited(path, "\t", csv.QUOTE_NONE, typed_header=True)
     if name.endswith(".parquet"):
         return _parquet(path)
-    raise bad_file(path, "unknown format", "Give a .jsonl, .csv, .inter or .item file (.gz or not) or a .parquet file")
+    raise bad_file(
+        path, "unknown format", "Give a .jsonl, .json, .csv, .inter or .item file (.gz or not) or a .parquet file"
+    )
 
 
 def _lines(path: Path) -> Iterator[str]:

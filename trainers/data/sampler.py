@@ -104,6 +104,7 @@ class StepSampler:
             collaborative=collaborative,
             hidden_user_columns=frozenset(hidden.tolist()),
             sampled_items=self._sampled_items(rng),
+            seed=int(rng.integers(2**31)),
         )
 
     def _sampled_items(self, rng: np.random.Generator) -> tuple[int, ...]:
@@ -127,7 +128,8 @@ class StepSampler:
         self, rng: np.random.Generator, users: NDArray[np.int64], windows: list[NDArray[np.int32]]
     ) -> Iterator[CollaborativeDraw]:
         """Every item of each window as a positive; negatives are items outside the user's training part (ruling 17)."""
-        if self.config.training.lambda_collaborative == 0 or not columns_of(self.config.model):
+        is_trained = self.config.training.lambda_collaborative > 0 and columns_of(self.config.model)
+        if not is_trained or self.config.model.collaborative_training == "frozen":
             return
         num_items, per_positive = self.data.num_items, self.config.training.collaborative_negatives
         for user, window in zip(users.tolist(), windows, strict=True):
@@ -183,4 +185,5 @@ def share(step: Step, rank: int, workers: int) -> Step:
         collaborative=tuple(draw for draw in step.collaborative if draw.user in own_users),
         hidden_user_columns=frozenset(new_row[row] for row in step.hidden_user_columns if row in new_row),
         sampled_items=step.sampled_items,
+        seed=step.seed + rank,
     )

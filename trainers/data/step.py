@@ -45,5 +45,7 @@ class Step:
     collaborative: tuple[CollaborativeDraw, ...]
     hidden_user_columns: frozenset[int] = frozenset()
     """Rows whose user column is dropped in this step (ruling 4)"""
+    seed: int = 0
+    """Of the dropout before the item projection"""
     sampled_items: tuple[int, ...] = ()
     """Distinct items that stand for the catalogue in a sampled loss, the same on all workers; empty: exact loss"""

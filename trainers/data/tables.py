@@ -90,7 +90,7 @@ def read_items(path: Path, attributes: Attributes | None = None) -> ItemTable:
         seen[identifier] = row
         for key, columns in wanted.items():
             column = next((column for column in columns if column in fields), None)
-            values[key].append("" if column is None else _text(path, row, column, fields[column]))
+            values[key].append("" if column is None else item_text(path, row, column, fields[column]))
             if column is not None:
                 found.add(key)
     if not seen:
@@ -204,12 +204,16 @@ def _known(path: Path, row: int, item: str, index: Mapping[str, int], items_path
     return position
 
 
-def _text(path: Path, row: int, column: str, value: Any) -> str:
-    """An attribute value as one line: a text, a number, or a list of those (a category path, genres)."""
+def item_text(path: Path, row: int, column: str, value: Any) -> str:
+    """An attribute value as one line: a text, a number, or a list of those (a category path, genres).
+
+    Raises:
+        DataError: anything else.
+    """
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(filter(None, (_text(path, row, column, part) for part in value)))
+        return " ".join(filter(None, (item_text(path, row, column, part) for part in value)))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise bad_row(path, row, f"{column!r} is {_shown(value)}", "Give a text, a number or a list of texts")
     if isinstance(value, float) and not math.isfinite(value):

