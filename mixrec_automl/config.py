@@ -13,10 +13,11 @@ from typing import Any, cast, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from mixrec_automl.presets import find_preset
 from mixrec_automl.search_config import SearchConfig
 from trainers.errors import UserError
 
-__all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config"]
+__all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_settings"]
 
 OVERRIDE = "--set"
 LONGEST_SHOWN = 60
@@ -64,13 +65,15 @@ class _Origin:
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> SearchConfig:
-    """Read `path`, then apply `overrides` (`section.key=value`, the value read as YAML) in their order.
+    """Read `path`, a file or the name of a preset, then apply `overrides` (`section.key=value`, the value read as
+    YAML) in their order.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is not valid.
     """
+    preset = None if Path(path).is_file() else find_preset(str(path))
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = (preset or Path(path)).read_text(encoding="utf-8")
     except (OSError, UnicodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
@@ -90,6 +93,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> SearchConfig
 def from_dict(stored: Mapping[str, Any], where: str) -> SearchConfig:
     """Inverse of `SearchConfig.as_dict`; `where` names the place it was kept in. Raises ConfigError."""
     return _build(stored, _Origin(where))
+
+
+def with_settings(config: SearchConfig, settings: Mapping[str, Any], where: str) -> SearchConfig:
+    """`config` with the values of `settings`, by dotted key; `where` names who asks. Raises ConfigError."""
+    raw: Any = config.as_dict()
+    for key, value in settings.items():
+        raw = _replaced(raw, key.split("."), value)
+    return _build(raw, _Origin(where))
 
 
 def _parse(text: str, where: str) -> Any:

@@ -221,8 +221,8 @@ class _Loop:
             self._exhausted = True
             return
         # All designs share the training seeds: common random numbers take their noise out of the comparison.
-        most = min(self._budget.replicates, self._budget.trials - len(self._trials))
-        self._trials.add(proposal, [self._budget.seed + place for place in range(most)])
+        seeds = proposal.seeds or tuple(self._budget.seed + place for place in range(self._budget.replicates))
+        self._trials.add(proposal, seeds[: self._budget.trials - len(self._trials)])
 
     @property
     def _is_proposing(self) -> bool:
@@ -237,7 +237,7 @@ class _Loop:
             trial = self._trials.start(waiting.number)
             folder = (self._folder / "trials" / str(trial.number)).absolute()
             known = self._trials.epochs_of(trial.number)
-            task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, known)
+            task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, trial.variant, known)
             self._executor.submit(task)
 
     def _record(self, event: Event | None) -> None:

@@ -15,9 +15,8 @@ from rich.text import Text
 
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.progress import Row, SearchProgress, clock_time
-from mixrec_automl.store.records import Origin, Trial, TrialState
+from mixrec_automl.store.records import Trial, TrialState
 
-SHORT = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
 STYLES = {
     TrialState.QUEUED: "dim",
     TrialState.RUNNING: "cyan",
@@ -97,8 +96,8 @@ class LiveTable:
             trial = row.trial
             cells: dict[str, str | Text] = {
                 "#": str(trial.number),
-                "design": str(trial.architecture),
-                "origin": SHORT[trial.origin],
+                "design": trial.label,
+                "origin": trial.origin.short,
                 "state": Text(trial.state, style=STYLES[trial.state]),
                 "epoch": f"{row.epoch}/{progress.epochs}",
                 "MRR": score(row, with_error="error" in shown),
@@ -165,7 +164,7 @@ class PlainLines:
             what = f"not promising after epoch {row.epoch}; {how_far(progress)}"
         else:
             what = f"MRR {score(row)}; {best_so_far(progress)}; {how_far(progress)}"
-        self._print(f"trial {trial.number}  {trial.architecture}  {trial.state}  {what}")
+        self._print(f"trial {trial.number}  {trial.label}  {trial.state}  {what}")
 
     def epoch_ended(self, event: EpochEnded) -> None:
         row = self._progress.epoch_ended(event)
@@ -173,7 +172,7 @@ class PlainLines:
         parts = [f"epoch {event.epoch}/{self._progress.epochs}"]
         parts += [f"MRR {mrr:.4f}"] if mrr is not None else []
         parts += [f"{seconds:.1f} s"] if seconds is not None else []
-        self._print(f"trial {event.number}  {row.trial.architecture}  {'  '.join(parts)}")
+        self._print(f"trial {event.number}  {row.trial.label}  {'  '.join(parts)}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

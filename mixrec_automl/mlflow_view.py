@@ -202,6 +202,7 @@ class MlflowView:
                 "standard_error": trial.standard_error,
                 "seconds": (end - trial.started_at).total_seconds(),
                 "proposal_seconds": trial.proposal_seconds,
+                **trial.metrics,
             }
             metrics += [
                 Metric(name, value, _milliseconds(end), last_step)
@@ -279,6 +280,7 @@ def _child_params(trial: Trial) -> dict[str, str]:
         "layers": str(len(trial.architecture.layers)),
         "seed": str(trial.seed),
         "origin": trial.origin,
+        **({"variant": trial.variant} if trial.variant else {}),
     }
 
 

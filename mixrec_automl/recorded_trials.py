@@ -60,7 +60,7 @@ class RecordedTrials:
     def add(self, proposal: Proposal, seeds: Sequence[int]) -> None:
         """A trial for each training seed."""
         add = partial(self._writer.add_trials, len(self), proposal.architecture, seeds)
-        for trial in self._patiently(partial(add, proposal.origin, proposal.seconds)):
+        for trial in self._patiently(partial(add, proposal.origin, proposal.seconds, proposal.variant)):
             self._keep(trial)
 
     def start(self, number: int) -> Trial:
@@ -72,7 +72,7 @@ class RecordedTrials:
 
     def complete(self, event: TrialCompleted) -> None:
         write = partial(self._writer.complete_trial, event.number, event.attempt)
-        self._keep(self._patiently(partial(write, event.mrr, event.standard_error)))
+        self._keep(self._patiently(partial(write, event.mrr, event.standard_error, event.metrics)))
 
     def fail(self, number: int, error: str) -> None:
         self._keep(self._patiently(partial(self._writer.fail_trial, number, self._trials[number].attempt, error)))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mixrec_automl
-from mixrec_automl.cli import data, promote, recommend, search, searches, show, stop, ui
+from mixrec_automl.cli import data, promote, recommend, search, searches, show, stop, study, ui
 from mixrec_automl.cli.errors import FriendlyGroup
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.add_typer(data.app, name="data")
 app.command("search", epilog=search.SEARCH_EXAMPLE)(search.search)
 app.command("resume", epilog=search.RESUME_EXAMPLE)(search.resume)
 app.command("stop", epilog=stop.EXAMPLE)(stop.stop)
+app.add_typer(study.app, name="study")
 app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)

@@ -7,7 +7,16 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from mixrec_automl.store.records import Observation, Promotion, Search, Trial, TrialState, best_trial, by_design, scores
+from mixrec_automl.store.records import (
+    Observation,
+    Promotion,
+    Search,
+    Trial,
+    TrialState,
+    best_trial,
+    replicates_of,
+    scores,
+)
 
 
 def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -23,7 +32,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "trials_pruned": sum(trial.state is TrialState.PRUNED for trial in trials),
         "best_trial": best.number if best else None,
         "best_mrr": best.mrr if best else None,
-        "best_mean_mrr": fmean(scores(by_design(trials)[best.architecture])) if best else None,
+        "best_mean_mrr": fmean(scores(replicates_of(best, trials))) if best else None,
         "best_architecture": str(best.architecture) if best else None,
         "created_at": _time(search.created_at),
         "updated_at": _time(search.updated_at),
@@ -51,6 +60,7 @@ def whole_search(
 def one_trial(trial: Trial, epochs: int) -> dict[str, Any]:
     return {
         "number": trial.number,
+        "variant": trial.variant,
         "architecture": str(trial.architecture),
         "seed": trial.seed,
         "origin": trial.origin,
@@ -60,6 +70,7 @@ def one_trial(trial: Trial, epochs: int) -> dict[str, Any]:
         "epochs": epochs,
         "mrr": trial.mrr,
         "standard_error": trial.standard_error,
+        "metrics": dict(trial.metrics),
         "proposal_seconds": trial.proposal_seconds,
         "created_at": _time(trial.created_at),
         "started_at": _time(trial.started_at),

@@ -39,6 +39,8 @@ def promote(
 
     repository = Repository.open()
     search = repository.search(name)
+    if "study" in search.config:
+        raise UserError(f"{name!r} is a study, which keeps no weights: promote the winner of a search")
     config = from_dict(search.config, f"search {name}")
     trials = repository.trials(name)
     chosen = best_trial(trials) if trial is None else next((one for one in trials if one.number == trial), None)

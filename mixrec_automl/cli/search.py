@@ -24,7 +24,7 @@ RESUME_EXAMPLE = "Example: mixrec-automl resume first"
 
 
 def search(
-    config: Annotated[Path, typer.Argument(help="YAML file of the search.")],
+    config: Annotated[Path, typer.Argument(help="YAML file of the search, or the name of a preset.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be given several times."),
@@ -83,6 +83,8 @@ def resume(
 
     repository = Repository.open()
     stored = repository.search(name)
+    if "study" in stored.config:
+        raise UserError(f"{name!r} is a study: `mixrec-automl study run` with the same options goes on with it")
     if stored.state is SearchState.COMPLETED:
         raise UserError(f"search {name!r} is complete: see `mixrec-automl show {name}`")
     config = from_dict(stored.config, f"search {name}")

@@ -30,7 +30,7 @@ from mixrec_automl.store.records import (
     Trial,
     TrialState,
     best_trial,
-    by_design,
+    replicates_of,
     scores,
 )
 from trainers.errors import UserError
@@ -90,7 +90,7 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             title = (
                 f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
             )
-            replicates = scores(by_design(trials)[best.architecture])
+            replicates = scores(replicates_of(best, trials))
             if len(replicates) > 1:
                 title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"
             console.print(winner_table(best.architecture, title=title))

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixrec_automl.store.records import Observation, Origin, Promotion, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Observation, Promotion, SearchState, Trial, TrialState
 from search_spaces.architecture import SITES, Architecture, Placement
 
 PIPED_WIDTH = 160
-SHORT_ORIGINS = {Origin.FIXED: "fixed", Origin.SOBOL: "Sobol", Origin.PROBABILISTIC_REPARAMETERIZATION: "PR"}
 TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
 """Metrics that a row has room for; `--json` prints all."""
 STYLES: Mapping[str, str] = {
@@ -51,6 +50,9 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
     """One row a trial; `epochs` holds the last recorded epoch of each, `best` is set in bold."""
     table = Table(title=title)
     table.add_column("#", justify="right", no_wrap=True)
+    is_study = any(trial.variant for trial in trials)
+    if is_study:
+        table.add_column("variant")
     table.add_column("design", no_wrap=True)
     for name in ("origin", "state"):
         table.add_column(name)
@@ -59,8 +61,9 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
     for trial in trials:
         table.add_row(
             str(trial.number),
+            *([trial.variant] if is_study else []),
             str(trial.architecture),
-            SHORT_ORIGINS[trial.origin],
+            trial.origin.short,
             state_text(trial.state, trial.attempt),
             str(epochs.get(trial.number, "")),
             score(trial.mrr),

@@ -55,7 +55,7 @@ def run_attempt(training: Training, trial: TrialTask, report: Callable[[EpochEnd
         return TrialFailed(trial.number, trial.attempt, traceback.format_exc())
     if score is None:
         return TrialStopped(trial.number, trial.attempt)
-    return TrialCompleted(trial.number, trial.attempt, score.mrr, score.standard_error)
+    return TrialCompleted(trial.number, trial.attempt, score.mrr, score.standard_error, dict(score.metrics))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

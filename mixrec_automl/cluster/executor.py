@@ -38,6 +38,8 @@ class TrialCompleted:
     attempt: int
     mrr: float
     standard_error: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """As of `TrialScore`"""
 
 
 @dataclass(frozen=True)

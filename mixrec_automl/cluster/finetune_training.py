@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class FinetuneTraining:
 
         Raises UserError for data or a backbone that cannot be used.
         """
-        task = _loaded.get(self)
+        task = _loaded.get(self._what_is_loaded)
         if task is None:
             budget = self.config.search
             task = load_task(
@@ -41,8 +42,15 @@ class FinetuneTraining:
                 progress=progress,
             )
             _loaded.clear()  # the last one is enough
-            _loaded[self] = task
+            _loaded[self._what_is_loaded] = task
         return task
+
+    @property
+    def _what_is_loaded(self) -> tuple[Hashable, ...]:
+        """All that `load_task` reads of this: the variants of a study share it, but for the few that change it."""
+        config, budget = self.config, self.config.search
+        decided_by = (config.model.leading_bos, config.training.hard_share, budget.user_share, budget.seed)
+        return self.prepared, self.backbones, config.data, config.backbone, *decided_by
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         keep_freed_memory()
@@ -60,4 +68,4 @@ class FinetuneTraining:
         return TrialScore(result.mrr, result.standard_error)
 
 
-_loaded: dict[FinetuneTraining, TrainingTask] = {}
+_loaded: dict[tuple[Hashable, ...], TrainingTask] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,8 @@ class TrialTask:
     """Of the training"""
     folder: Path
     """Where its checkpoints lie; the same for all attempts, so that a later one goes on where an earlier one ended"""
+    variant: str = ""
+    """Of a study: which of its configurations; the trials of a search share one"""
     recorded_epochs: int | None = None
     """How many epochs are recorded. What was finished beyond, by an attempt whose last reports were lost, is reported
     first; None: it is not reported"""
@@ -39,6 +41,8 @@ class TrialScore:
     """Best validation MRR over its epochs"""
     standard_error: float
     """Of `mrr` over users"""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else is known at the end, for the record; flat names"""
 
 
 class Training(Protocol):
@@ -69,7 +73,8 @@ def run_training(training: Training, trial: TrialTask, on_epoch: OnEpoch) -> Tri
 
     score = training(trial, checked_on_epoch)
     if score is not None:
-        _check_finite({"mrr": score.mrr, "standard_error": score.standard_error}, "the training")
+        numbers = {**score.metrics, "mrr": score.mrr, "standard_error": score.standard_error}
+        _check_finite(numbers, "the training")
     return score
 
 

@@ -22,6 +22,10 @@ class Proposal:
     origin: Origin
     seconds: float
     """Wall-clock time it took."""
+    variant: str = ""
+    """Of a study: the configuration that is to be trained."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds of its trials; the search's replicates where absent."""
 
 
 class Proposer(Protocol):

@@ -34,6 +34,7 @@ def to_search(row: SearchRow, now: float) -> Search:
 def to_trial(row: TrialRow) -> Trial:
     return Trial(
         number=row.number,
+        variant=row.variant,
         architecture=Architecture.parse(row.architecture),
         seed=row.seed,
         origin=Origin(row.origin),
@@ -43,6 +44,7 @@ def to_trial(row: TrialRow) -> Trial:
         proposal_seconds=row.proposal_seconds,
         mrr=row.mrr,
         standard_error=row.standard_error,
+        metrics=row.metrics,
         error=row.error,
         created_at=row.created_at,
         started_at=row.started_at,

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table below."""
 
 
@@ -93,6 +93,7 @@ class TrialRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("search.id", ondelete="CASCADE"))
     number: Mapped[int]
+    variant: Mapped[str] = mapped_column(String(100))
     architecture: Mapped[str] = mapped_column(Text)
     seed: Mapped[int] = mapped_column(BigInteger)
     origin: Mapped[str] = mapped_column(String(50))
@@ -103,6 +104,7 @@ class TrialRow(Base):
     proposal_seconds: Mapped[float]
     mrr: Mapped[float | None]
     standard_error: Mapped[float | None]
+    metrics: Mapped[dict[str, Any]]
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

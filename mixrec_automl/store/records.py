@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from statistics import fmean
@@ -42,6 +42,13 @@ class Origin(StrEnum):
     FIXED = "fixed design"
     SOBOL = "Sobol"
     PROBABILISTIC_REPARAMETERIZATION = "probabilistic reparameterization"
+    STUDY = "study"
+    """No search: a declared grid"""
+
+    @property
+    def short(self) -> str:
+        """For tables."""
+        return {"fixed design": "fixed", "probabilistic reparameterization": "PR"}.get(self, str(self))
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,14 @@ class Trial:
     """How often it was handed to a worker; 0 while it has never been."""
     proposal_seconds: float
     """What it took to propose this design: surrogate fit and acquisition."""
+    variant: str = ""
+    """Of a study: which of its configurations was trained; a search has one, without a name."""
     mrr: float | None = None
     """Best validation MRR over its epochs, once COMPLETED."""
     standard_error: float | None = None
     """Of `mrr` over users: mostly an offset common to all trials, so for display only."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the training reported at its end, e.g. ``test_mrr`` in a study."""
     error: str | None = None
     """Traceback, once FAILED; while QUEUED or RUNNING, how an earlier attempt was lost."""
     created_at: datetime | None = None
@@ -72,13 +83,26 @@ class Trial:
     losses: int = 0
     """Attempts that ended through no fault of the design: a worker died or hung."""
 
+    @property
+    def label(self) -> str:
+        """What tells it apart: its variant in a study, its design in a search."""
+        return self.variant or str(self.architecture)
+
 
 def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
-    """The replicates of each design; designs and replicates by number, in whatever order they are given."""
+    """The replicates of each design; designs and replicates by number, in whatever order they are given.
+
+    Of a study's trials, those of one variant.
+    """
     designs: dict[Architecture, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         designs.setdefault(trial.architecture, []).append(trial)
     return designs
+
+
+def replicates_of(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
+    """Those of `trials` that share the variant and the design of `trial`, itself included, by number."""
+    return by_design(one for one in trials if one.variant == trial.variant)[trial.architecture]
 
 
 def scores(trials: Iterable[Trial]) -> list[float]:
@@ -92,7 +116,11 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     The best design is that with the highest mean MRR over its completed replicates. One with replicates yet to end is
     chosen only where there is no other: the first of several to come in may be a lucky one.
     """
-    completed = [replicates for replicates in by_design(trials).values() if scores(replicates)]
+    variants: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        variants.setdefault(trial.variant, []).append(trial)
+    groups = [replicates for of_variant in variants.values() for replicates in by_design(of_variant).values()]
+    completed = [replicates for replicates in groups if scores(replicates)]
     whole = [replicates for replicates in completed if all(trial.state.is_final for trial in replicates)]
     design = max(whole or completed, key=lambda replicates: fmean(scores(replicates)), default=[])
     return max((trial for trial in design if scores([trial])), key=lambda trial: trial.mrr or 0.0, default=None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -110,7 +111,13 @@ class SearchWriter:
     # Trials
 
     def add_trials(
-        self, first: int, architecture: Architecture, seeds: Sequence[int], origin: Origin, proposal_seconds: float
+        self,
+        first: int,
+        architecture: Architecture,
+        seeds: Sequence[int],
+        origin: Origin,
+        proposal_seconds: float,
+        variant: str = "",
     ) -> tuple[Trial, ...]:
         """New QUEUED trials of one design, one for each training seed, numbered from `first`.
 
@@ -120,34 +127,35 @@ class SearchWriter:
         with self._changing() as change:
             if change.search.state != SearchState.RUNNING:
                 raise WrongStateError(f"search {change.search.name} is {change.search.state} and takes no new trials")
-            rows = [
-                self._add(change, first + place, architecture, seed, origin, finite("seconds", proposal_seconds))
-                for place, seed in enumerate(seeds)
-            ]
+            made_of = {
+                "variant": variant,
+                "architecture": str(architecture),
+                "origin": origin,
+                "proposal_seconds": finite("seconds", proposal_seconds),
+            }
+            rows = [self._add(change, first + place, seed, made_of) for place, seed in enumerate(seeds)]
             change.session.flush()
             return tuple(to_trial(row) for row in rows)
 
-    def _add(
-        self, change: _Change, number: int, architecture: Architecture, seed: int, origin: Origin, seconds: float
-    ) -> TrialRow:
+    def _add(self, change: _Change, number: int, seed: int, made_of: Mapping[str, object]) -> TrialRow:
         known = select(TrialRow).where(TrialRow.search_id == change.search.id, TrialRow.number == number)
         found = change.session.scalar(known)
         if found is not None:
-            if (found.architecture, found.seed) != (str(architecture), seed):
+            same = (made_of["variant"], made_of["architecture"], seed)
+            if (found.variant, found.architecture, found.seed) != same:
                 raise WrongStateError(f"search {change.search.name} has another trial {number} already")
             return found
         row = TrialRow(
             search_id=change.search.id,
             number=number,
-            architecture=str(architecture),
             seed=seed,
-            origin=origin,
             state=TrialState.QUEUED,
             attempt=0,
             losses=0,
+            metrics={},
             revision=change.search.revision,
-            proposal_seconds=seconds,
             created_at=change.moment,
+            **made_of,
         )
         change.session.add(row)
         return row
@@ -189,13 +197,22 @@ class SearchWriter:
                 ObservationRow(trial_id=row.id, attempt=attempt, epoch=epoch, metrics=values, recorded_at=change.moment)
             )
 
-    def complete_trial(self, number: int, attempt: int, mrr: float, standard_error: float) -> Trial:
+    def complete_trial(
+        self,
+        number: int,
+        attempt: int,
+        mrr: float,
+        standard_error: float,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+    ) -> Trial:
         """RUNNING -> COMPLETED. Raises StaleAttemptError, WrongStateError, or ValueError for NaN and infinity."""
         result, spread = finite("mrr", mrr), finite("standard_error", standard_error)
+        values = {name: finite(name, value) for name, value in metrics.items()}
         with self._changing() as change:
             row = change.trial(number)
             if change.end(row, attempt, TrialState.COMPLETED):
-                row.mrr, row.standard_error, row.error, row.finished_at = result, spread, None, change.moment
+                row.mrr, row.standard_error, row.metrics = result, spread, values
+                row.error, row.finished_at = None, change.moment
             return to_trial(row)
 
     def fail_trial(self, number: int, attempt: int, error: str) -> Trial:

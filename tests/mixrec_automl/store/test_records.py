@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from mixrec_automl.store.records import Trial, TrialState, best_trial, by_design, scores
+from mixrec_automl.store.records import Trial, TrialState, best_trial, by_design, replicates_of, scores
 from tests.mixrec_automl.search.trials import trial
 
 QUEUED, RUNNING, FAILED, PRUNED = TrialState.QUEUED, TrialState.RUNNING, TrialState.FAILED, TrialState.PRUNED
@@ -22,6 +23,15 @@ def test_designs_and_replicates_come_by_number_in_whatever_order_they_are_given(
 def test_only_completed_trials_have_scores() -> None:
     trials = [trial(0, "000", mrr=0.03), trial(1, "000", mrr=0.02, state=RUNNING), trial(2, "000", state=PRUNED)]
     assert scores(trials) == [0.03]
+
+
+def test_the_same_design_in_two_variants_is_no_replicate() -> None:
+    trials = [trial(0, "000", mrr=0.04), trial(1, "000", mrr=0.05), trial(2, "000", mrr=0.01)]
+    trials = [replace(one, variant=name) for one, name in zip(trials, ("a", "b", "b"), strict=True)]
+    assert replicates_of(trials[2], trials[::-1]) == trials[1:]
+    best = best_trial(trials[::-1])
+    assert best is not None
+    assert best.number == 0, "the mean of b is lower"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,19 @@ def test_the_life_of_a_trial(repository: Repository, search: str, writer: Search
     assert repository.trials(search) == (completed,)
 
 
+def test_variant_and_further_metrics_are_kept(repository: Repository, search: str, writer: SearchWriter) -> None:
+    (added_one,) = writer.add_trials(0, DESIGN, [1], Origin.STUDY, 0.0, "no column")
+    assert added_one.variant == "no column"
+    with pytest.raises(WrongStateError, match="another trial 0"):
+        writer.add_trials(0, DESIGN, [1], Origin.STUDY, 0.0, "another")
+    writer.start_trial(0, 1)
+    with pytest.raises(ValueError, match="test_mrr is nan"):
+        writer.complete_trial(0, 1, 0.05, 0.002, {"test_mrr": float("nan")})
+    writer.complete_trial(0, 1, 0.05, 0.002, {"test_mrr": 0.04})
+    (kept,) = repository.trials(search)
+    assert (kept.variant, kept.origin, kept.metrics) == ("no column", Origin.STUDY, {"test_mrr": 0.04})
+
+
 def test_replicates_are_added_together(repository: Repository, search: str, writer: SearchWriter) -> None:
     trials = writer.add_trials(0, DESIGN, [3, 4, 5], Origin.SOBOL, 0.0)
     assert [(trial.number, trial.seed) for trial in trials] == [(0, 3), (1, 4), (2, 5)]

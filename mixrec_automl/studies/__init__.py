@@ -1,0 +1,1 @@
+"""The paper's experiments, each a small declared grid that runs like a search."""

@@ -1,0 +1,139 @@
+"""What a study found: every variant's test metrics, and how far it is from the reference on the same users.
+
+Two kinds of chance are kept apart. Users: a metric is averaged over the training seeds for each user, and variants are
+compared user by user. Training seeds: the spread of the mean over seeds stands beside it, and enters no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixrec_automl.cluster.study_training import read_test_ranks
+from mixrec_automl.store.records import Search, Trial, TrialState
+from trainers.baselines.floors import floors
+from trainers.data.sequence_data import SequenceData
+from trainers.metrics import METRICS, per_user
+from trainers.ranks import UserRanks, check_comparable
+from trainers.slices import slices
+from trainers.statistics import PairedDifference, holm, paired_difference
+
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant, or one floor, which has no seeds."""
+
+    name: str
+    seeds: tuple[int, ...]
+    """Those that have been trained and tested."""
+    validation_mrr: float | None
+    """Mean over seeds of the best epoch's."""
+    metrics: Mapping[str, float]
+    """Test metrics, mean over users and seeds."""
+    spread: Mapping[str, float]
+    """Their standard deviation between seeds; empty for fewer than two."""
+    differences: Mapping[str, PairedDifference]
+    """To the reference, over the seeds that both have; empty where there are none, and for the reference itself."""
+    adjusted_p: Mapping[str, float]
+    """Holm's correction of the permutation test over all rows and metrics of the table."""
+    by_slice: Mapping[str, tuple[int, float]]
+    """Slice of the users -> their number and their test MRR."""
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """Ranks of one variant."""
+
+    name: str
+    ranks: Mapping[int, UserRanks]
+    """By training seed; a floor's under seed -1"""
+    validation_mrr: float | None
+
+    def values(self, metric: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """[U] the metric of each user, mean over `seeds`."""
+        mean: NDArray[np.float64] = np.mean([per_user(self.ranks[seed])[metric] for seed in seeds], axis=0)
+        return mean
+
+
+_NO_SEED = -1
+
+
+def study_rows(
+    study: Search, trials: Sequence[Trial], folder: Path, data: SequenceData, *, exclude_seen: bool = False
+) -> tuple[Row, ...]:
+    """The table of a study: its variants in their order, then the floors.
+
+    Args:
+        folder: of the study's runs.
+        data: what it was trained on, for the floors.
+
+    Raises:
+        UserError: the ranks of a completed trial are gone, or are of other users.
+    """
+    told = study.config["study"]
+    tested = [_tested(name, trials, folder, exclude_seen) for name in told["variants"]]
+    tested += [
+        _Tested(floor.name, {_NO_SEED: floor.ranks}, None)
+        for floor in floors(data, "test")
+        if floor.exclude_seen is exclude_seen
+    ]
+    reference = next((one for one in tested if one.name == told["reference"]), None)
+    rows = [_row(one, reference) for one in tested]
+    pairs = [(place, name) for place, row in enumerate(rows) for name in row.differences]
+    adjusted = holm([rows[place].differences[name].permutation_p for place, name in pairs])
+    for (place, name), p in zip(pairs, adjusted, strict=True):
+        rows[place] = replace(rows[place], adjusted_p={**rows[place].adjusted_p, name: p})
+    return tuple(rows)
+
+
+def _tested(name: str, trials: Sequence[Trial], folder: Path, exclude_seen: bool) -> _Tested:
+    completed = [trial for trial in trials if trial.variant == name and trial.state is TrialState.COMPLETED]
+    ranks = {
+        trial.seed: read_test_ranks(folder / "trials" / str(trial.number), exclude_seen=exclude_seen)
+        for trial in completed
+    }
+    known = [trial.mrr for trial in completed if trial.mrr is not None]
+    return _Tested(name, ranks, fmean(known) if known else None)
+
+
+def _row(one: _Tested, reference: _Tested | None) -> Row:
+    seeds = tuple(sorted(one.ranks))
+    metrics: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    by_slice: dict[str, tuple[int, float]] = {}
+    if seeds:
+        for name in METRICS:
+            means = [float(per_user(one.ranks[seed])[name].mean()) for seed in seeds]
+            metrics[name] = fmean(means)
+            if len(means) > 1:
+                spread[name] = stdev(means)
+        values = one.values("mrr", seeds)
+        by_slice = {
+            name: (int(chosen.sum()), float(values[chosen].mean()))
+            for name, chosen in slices(one.ranks[seeds[0]]).items()
+            if chosen.any()
+        }
+    differences = {} if reference is None or one is reference else _differences(one, reference)
+    trained = tuple(seed for seed in seeds if seed != _NO_SEED)
+    return Row(one.name, trained, one.validation_mrr, metrics, spread, differences, {}, by_slice)
+
+
+def _differences(one: _Tested, reference: _Tested) -> dict[str, PairedDifference]:
+    """Over the seeds that both have; a floor is compared with all seeds of the reference."""
+    is_floor = set(one.ranks) == {_NO_SEED}
+    common = sorted(reference.ranks) if is_floor else sorted(set(one.ranks) & set(reference.ranks))
+    own = [_NO_SEED] if is_floor else common
+    if not common:
+        return {}
+    check_comparable(one.ranks[own[0]], reference.ranks[common[0]])
+    return {
+        name: paired_difference(one.values(name, own), reference.values(name, common), seed=BOOTSTRAP_SEED)
+        for name in METRICS
+    }

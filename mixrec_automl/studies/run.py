@@ -1,0 +1,130 @@
+"""Runs a study like a search: with the same executor, database and MLflow, and resumed in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from mixrec_automl.cluster.study_training import StudyTraining
+from mixrec_automl.cluster.training import Training
+from mixrec_automl.launch import launch
+from mixrec_automl.preparation import Prepared, prepare
+from mixrec_automl.search.proposer import Proposer
+from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.store.records import Search, SearchState, best_trial
+from mixrec_automl.store.repository import Repository
+from mixrec_automl.studies.grid import GridProposer
+from mixrec_automl.studies.study import Study, plan_study
+from search_spaces.architecture import Architecture
+from trainers.errors import UserError
+
+
+def study_name(study: Study, base: SearchConfig) -> str:
+    """What a study is recorded as, unless the user chooses."""
+    return f"study-{study.name}-{base.data.name}"
+
+
+def search_name(name: str) -> str:
+    """Of the search whose winner a study trains."""
+    return f"{name}-search"
+
+
+def run_study(
+    study: Study,
+    base: SearchConfig,
+    seeds: Sequence[int],
+    name: str,
+    repository: Repository,
+    console: Console,
+    user_share: float = 1.0,
+) -> Search:
+    """Run what is still to run of the study recorded as `name`, its search first where it needs one.
+
+    Args:
+        user_share: share of the users that is trained on and tested.
+
+    Returns:
+        The study as recorded; or its search, where that did not complete.
+
+    Raises:
+        UserError: data or backbone cannot be had, a variant cannot be configured, or `name` was recorded with other
+            settings; also as `launch` raises.
+        KeyboardInterrupt: a second signal came.
+    """
+    searched: Architecture | None = None
+    if study.needs_search:
+        search = _run_search(base, search_name(name), repository, console)
+        winner = best_trial(repository.trials(search.name))
+        if search.state is not SearchState.COMPLETED or winner is None:
+            return search
+        searched = winner.architecture
+    prepared = prepare(replace(base, search=replace(base.search, user_share=user_share)), console)
+    layers = len(prepared.training.load().backbone.layers)
+    plan = plan_study(study, base, seeds, layers, searched, user_share)
+    for variant, why in plan.left_out.items():
+        console.print(f"left out: {variant}: {why}", highlight=False, markup=False)
+    trained = [(variant, replace(prepared.training, config=config)) for variant, config in plan.configs.items()]
+    return _run(
+        name,
+        plan.base,
+        plan.as_dict(),
+        prepared,
+        StudyTraining(tuple(trained)),
+        GridProposer(plan.cells),
+        repository,
+        console,
+    )
+
+
+def _run_search(config: SearchConfig, name: str, repository: Repository, console: Console) -> Search:
+    from mixrec_automl.search.ax_proposer import AxProposer  # seconds, which a study without a search need not spend
+
+    prepared = prepare(config, console)
+    proposer = AxProposer(prepared.space, config.search.initial_trials)
+    return _run(name, config, config.as_dict(), prepared, prepared.training, proposer, repository, console)
+
+
+def _run(
+    name: str,
+    config: SearchConfig,
+    stored: Mapping[str, Any],
+    prepared: Prepared,
+    training: Training,
+    proposer: Proposer,
+    repository: Repository,
+    console: Console,
+) -> Search:
+    """Record and run, or go on with what was recorded; nothing where it is complete."""
+    if name not in {known.name for known in repository.searches()}:
+
+        def record() -> None:
+            repository.create_search(name, stored, prepared.fingerprint, prepared.floors)
+
+        return launch(name, config, training, proposer, repository, console, record=record)
+    known = repository.search(name)
+    if dict(known.config) != dict(stored):
+        differing = ", ".join(_differences(known.config, stored))
+        raise UserError(f"{name!r} was run with other settings ({differing}): choose another --name")
+    if known.fingerprint != prepared.fingerprint:
+        raise UserError(
+            f"{name!r} began on other data or another backbone, so its scores could not be compared: bring those back "
+            "or choose another --name"
+        )
+    if known.state is SearchState.COMPLETED:
+        return known
+    return launch(name, config, training, proposer, repository, console)
+
+
+def _differences(left: Any, right: Any, path: str = "") -> list[str]:
+    """Dotted keys at which two configurations differ."""
+    if not isinstance(left, Mapping) or not isinstance(right, Mapping):
+        return [] if left == right else [path]
+    keys = list(dict.fromkeys([*left, *right]))
+    return [
+        found
+        for key in keys
+        for found in _differences(left.get(key), right.get(key), f"{path}.{key}" if path else str(key))
+    ]
