@@ -103,8 +103,8 @@ class StepSampler:
             align_items=tuple(align_items),
             collaborative=collaborative,
             hidden_user_columns=frozenset(hidden.tolist()),
-            sampled_items=self._sampled_items(rng),
             seed=int(rng.integers(2**31)),
+            sampled_items=self._sampled_items(rng),
         )
 
     def _sampled_items(self, rng: np.random.Generator) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ BAD_SEQUENCES = {
     "broken gzip": ("s.jsonl.gz", gzip.compress(lines(*({"user": n, "items": [7] * n} for n in range(999))))[:-9],
                     r"s\.jsonl\.gz, row \d+: the gzip stream is broken here .* Copy the file again"),
     "not gzip": ("s.jsonl.gz", b"{}\n", r"s\.jsonl\.gz: is not a gzip file although"),
-    "format": ("s.txt", b"x", r"s\.txt: unknown format\. Give a \.jsonl, \.csv"),
+    "format": ("s.txt", b"x", r"s\.txt: unknown format\. Give a \.jsonl, \.json, \.csv"),
     "broken parquet": ("s.parquet", b"PAR1xxxxPAR1", r"s\.parquet, row 1: cannot be read as Parquet"),
 }  # fmt: skip
 
