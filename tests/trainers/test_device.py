@@ -41,7 +41,7 @@ def test_without_a_gpu_it_is_the_cpu() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_kept_memory_is_not_fetched_again() -> None:
-    """Ten steps of two tensors of 32 MB each would be 160,000 page faults, where the system has no large pages at hand."""
+    """Ten steps of two tensors of 32 MB each are 160,000 page faults where the system has no large pages at hand."""
 
     def faults(mode: str) -> int:
         ran = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
