@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from trainers.metrics import expected_gains, per_user, summarise
-from trainers.ranks import UserRanks
+from trainers.ranks import UserRanks, rank_targets
 
 
 def ranks_of(greater: list[int], ties: list[int]) -> UserRanks:
@@ -54,6 +57,17 @@ def test_ndcg_equals_scikit_learn_ties_included(seed: int) -> None:
     at_target = scores[np.arange(8), targets][:, None]
     ours = expected_gains((scores > at_target).sum(1), (scores == at_target).sum(1))["ndcg_at_10"].mean()
     assert ours == pytest.approx(ndcg_score(relevance, scores, k=10), abs=1e-12)
+
+
+def test_every_metric_equals_ranx_ties_included() -> None:
+    """Its values come from a table made once, by `tests/trainers/ranx_table.py`: it cannot be installed beside us."""
+    cases = json.loads(Path(__file__).with_name("ranx_cases.json").read_text("utf-8"))
+    assert sum(case["scores"].count(case["scores"][case["target"]]) > 1 for case in cases) > 20, "ties"
+    for case in cases:
+        scores, target = torch.tensor([case["scores"]], dtype=torch.float64), torch.tensor([case["target"]])
+        above, level = (column.numpy() for column in rank_targets(scores, target))
+        for name, (value,) in expected_gains(above, level).items():
+            assert value == pytest.approx(case[name], abs=1e-12), case
 
 
 def test_a_constant_scorer_gets_what_a_random_one_does() -> None:
