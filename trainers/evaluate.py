@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.data.batches import Layout
-from trainers.data.sequence_data import SequenceData
+from trainers.data.sequence_data import SequenceData, Split
 from trainers.data.windows import Windows
 from trainers.device import move, rank_and_workers
 from trainers.model.mixrec import MixRec
-from trainers.ranks import Setting, Split, UserRanks, concatenate, ends_of, evaluate_scores
+from trainers.ranks import Setting, UserRanks, concatenate, evaluate_scores
 
 TOKENS_AT_ONCE = 4096
 """Tokens of one forward pass. On a CPU, passes of 1024 to 8192 tokens and of 16 rows all took the same time, so this is
@@ -66,20 +66,28 @@ def window(model: MixRec, layout: Layout, items: NDArray[np.int32], history: int
 def evaluate(
     model: MixRec, layout: Layout, data: SequenceData, settings: Sequence[Setting], history: int
 ) -> tuple[UserRanks, ...]:
-    """Rank the held-out items of every user of `data`, the users that the model was trained on, in one pass over them.
+    """Rank the held-out items of every user of `data`, the users that the model was trained on, in one pass over them;
+    in one for each split where not all users have the items of both.
 
     Where torch.distributed is initialised, each worker scores its share and all get the whole tables.
 
     Returns:
         One table for each of `settings`, in their order.
     """
+    splits = tuple(dict.fromkeys(setting.split for setting in settings))
+    if len(splits) > 1 and data.held_out is not None:
+        of_splits = {
+            split: iter(evaluate(model, layout, data, [one for one in settings if one.split == split], history))
+            for split in splits
+        }
+        return tuple(next(of_splits[setting.split]) for setting in settings)
     model.eval()
     everybody, context = np.arange(data.num_users), context_of(model, layout)
+    # Where a user has no such item the window is empty, and is not asked for.
+    ends = {split: np.maximum(data.places(split, everybody), data.offsets[:-1]) for split in splits}
     windows = {
-        split: Windows.of(
-            data.items, data.offsets[:-1], ends_of(data, everybody, split), layout.item_tokens, history, context
-        )
-        for split in {setting.split for setting in settings}
+        split: Windows.of(data.items, data.offsets[:-1], ends[split], layout.item_tokens, history, context)
+        for split in splits
     }
 
     def score(users: NDArray[np.int64], splits: tuple[Split, ...]) -> list[Tensor]:
@@ -87,7 +95,7 @@ def evaluate(
         return [scores[split] for split in splits]
 
     rank, workers = rank_and_workers()
-    mine = np.array_split(everybody, workers)[rank]
+    mine = np.array_split(data.users_with(splits[0]), workers)[rank]
     parts: list[tuple[UserRanks, ...] | None] = [None]
     if len(mine):
         # Users of like length are asked for together, so that each pass has long runs of equal rows.

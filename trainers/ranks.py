@@ -6,10 +6,9 @@ our digest of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +19,10 @@ from torch import Tensor
 
 from trainers.data.names import Names
 from trainers.data.segments import Spans
-from trainers.data.sequence_data import SequenceData
+from trainers.data.sequence_data import SequenceData, Split
+from trainers.data.splits import NONE
 from trainers.errors import UserError
 
-Split = Literal["validation", "test"]
 ScoreChunk = Callable[[NDArray[np.int64], tuple[Split, ...]], Sequence[Tensor]]
 """User indices [B] and distinct splits -> scores [B, I] of each split, higher is better; several may be one tensor."""
 Ranked = tuple[Tensor, Tensor]
@@ -35,8 +34,6 @@ USERS_AT_LEAST = 64
 """Users that `evaluate_scores` asks for even so: a model sorts them by length and runs them in batches."""
 _REPEATS_AT_ONCE = 1 << 16
 """Users whose histories are searched for their targets at a time."""
-_BACK: Mapping[Split, int] = {"validation": 2, "test": 1}
-"""Where a sequence holds the target, counted from its end."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +189,15 @@ def history_and_target(data: SequenceData, user: int, split: Split) -> tuple[NDA
 
 
 def ends_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
-    """[B] place in `data.items` of each user's held-out item: where the history, from `data.offsets[user]` on, ends."""
-    return data.offsets[users + 1] - _BACK[split]
+    """[B] place in `data.items` of each user's held-out item: where the history, from `data.offsets[user]` on, ends.
+
+    Raises:
+        ValueError: one of `users` has none.
+    """
+    ends = data.places(split, users)
+    if (ends == NONE).any():
+        raise ValueError(f"{int((ends == NONE).sum())} of the users have no {split} item")
+    return ends
 
 
 def targets_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
@@ -207,7 +211,7 @@ def seen_pairs(data: SequenceData, users: NDArray[np.int64], split: Split) -> Te
     return torch.from_numpy(np.stack([rows, items.astype(np.int64)], axis=1))
 
 
-def _repeats(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
+def repeats(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
     """[B] whether each user's target occurs in the history."""
     found = []
     for first in range(0, len(users), _REPEATS_AT_ONCE):
@@ -246,7 +250,7 @@ def describe_ranks(
         ties=level,
         history_length=ends - data.offsets[users],
         popularity=counts[target],
-        repeat=_repeats(data, users, setting.split),
+        repeat=repeats(data, users, setting.split),
         cold=counts[target] == 0,
         split=setting.split,
         exclude_seen=setting.exclude_seen,
@@ -265,8 +269,8 @@ def evaluate_scores(
     """Rank users by `score_chunk` under each setting, every user scored once, a bounded number of them at a time.
 
     Args:
-        users: distinct indices in the order in which they are scored, all of `data` when absent; the tables have them
-            in ascending order.
+        users: distinct indices in the order in which they are scored, all that have the item when absent; the tables
+            have them in ascending order.
         counted_on: the users trained on, for `popularity` and `cold`; `data` itself when absent.
 
     Returns:
@@ -274,10 +278,11 @@ def evaluate_scores(
 
     Raises:
         NonFiniteScoreError: a score is NaN or infinite.
-        ValueError: `score_chunk` returns another shape than [B, I], or not one tensor for each split.
+        ValueError: `score_chunk` returns another shape than [B, I], or not one tensor for each split; or a user has not
+            the items of all splits.
     """
-    asked = np.arange(data.num_users) if users is None else users
     splits = tuple(dict.fromkeys(setting.split for setting in settings))
+    asked = data.users_with(splits[0]) if users is None else users
     step = max(USERS_AT_LEAST, SCORES_AT_ONCE // data.num_items)
     found: dict[Setting, list[Ranked]] = {setting: [] for setting in settings}
     for first in range(0, len(asked), step):

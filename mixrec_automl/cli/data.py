@@ -20,6 +20,7 @@ from trainers.data.filters import Counts
 from trainers.data.known import KNOWN, find_known
 from trainers.data.prepare import prepare as prepare_data
 from trainers.data.sources import Source
+from trainers.data.splits import TemporalSplit
 from trainers.data.statistics import summarise
 from trainers.data.store_format import Manifest, open_prepared, read_manifest
 from trainers.data.tables import DEFAULT_ATTRIBUTES, Attributes
@@ -27,7 +28,7 @@ from trainers.errors import UserError
 
 app = typer.Typer(help="Prepare data sets and look at them.", no_args_is_help=True, rich_markup_mode="markdown")
 
-DEFAULTS = FilterConfig()
+DEFAULTS, TEMPORAL = FilterConfig(), TemporalSplit()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PREPARE_EXAMPLES = """
@@ -108,6 +109,15 @@ def prepare(
     min_user_interactions: Annotated[
         int, typer.Option(min=3, help="Drop users with fewer; leave-one-out needs three.")
     ] = DEFAULTS.min_user_interactions,
+    temporal: Annotated[
+        bool, typer.Option("--temporal", help="Split at two moments for all users instead of leave-one-out.")
+    ] = False,
+    validation_share: Annotated[
+        float, typer.Option(min=0.001, max=0.499, help="Of all interactions, with --temporal.")
+    ] = TEMPORAL.validation_share,
+    test_share: Annotated[
+        float, typer.Option(min=0.001, max=0.499, help="Of all interactions, with --temporal.")
+    ] = TEMPORAL.test_share,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite another data set of this name.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -127,6 +137,7 @@ def prepare(
             source,
             filters,
             target,
+            temporal=TemporalSplit(validation_share, test_share) if temporal else None,
             replace=replace,
             progress=lambda stage: status.update(f"{stored_name}: {stage}"),
         )
@@ -163,7 +174,8 @@ def show(
     facts.add_row("training interactions", f"{summary.training_interactions:,}")
     facts.add_row("items without training interaction", f"{summary.items_without_training:,}")
     facts.add_row(f"training targets kept by a history of {history}", f"{summary.targets_kept:.1%}")
-    facts.add_row("test item seen before", f"{summary.repeat_share:.1%} of users")
+    facts.add_row("users with a validation, a test item", f"{summary.validated_users:,}, {summary.tested_users:,}")
+    facts.add_row("test item seen before", f"{summary.repeat_share:.1%} of those tested")
     facts.add_row("split", manifest.split)
     facts.add_row("fingerprint", manifest.fingerprint)
     facts.add_row("folder", str(folder))

@@ -22,10 +22,10 @@ from tests.trainers.test_ranks import sequences as given_sequences
 from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_task
 from trainers import evaluate as module
 from trainers.data.batches import Layout
-from trainers.data.sequence_data import SequenceData
+from trainers.data.sequence_data import SequenceData, Split
 from trainers.evaluate import evaluate, score_histories, window
 from trainers.model.mixrec import MixRec
-from trainers.ranks import COLUMNS, Setting, Split, UserRanks
+from trainers.ranks import COLUMNS, Setting, UserRanks
 from trainers.task import TrainingTask, build_model
 
 HISTORY, NUM_USERS = 4, 37

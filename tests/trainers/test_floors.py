@@ -9,8 +9,8 @@ from tests.trainers.test_ranks import sequences
 from trainers.baselines.floors import floors
 from trainers.baselines.popularity import popularity
 from trainers.baselines.repeat_last import repeat_last
-from trainers.data.sequence_data import SequenceData
-from trainers.ranks import Setting, Split, evaluate_scores
+from trainers.data.sequence_data import SequenceData, Split
+from trainers.ranks import Setting, evaluate_scores
 
 
 @pytest.fixture

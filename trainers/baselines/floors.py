@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from trainers.baselines.popularity import popularity
 from trainers.baselines.repeat_last import repeat_last
-from trainers.data.sequence_data import SequenceData
-from trainers.ranks import Setting, Split, UserRanks, evaluate_scores
+from trainers.data.sequence_data import SequenceData, Split
+from trainers.ranks import Setting, UserRanks, evaluate_scores
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.data.sequence_data import SequenceData
-from trainers.ranks import ScoreChunk, Split
+from trainers.data.sequence_data import SequenceData, Split
+from trainers.ranks import ScoreChunk
 
 
 def popularity(counted_on: SequenceData) -> ScoreChunk:

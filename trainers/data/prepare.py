@@ -14,7 +14,16 @@ from trainers.data.item_text import item_sentence
 from trainers.data.known import find_known
 from trainers.data.sequence_data import Catalogue, SequenceData
 from trainers.data.sources import Source, read
-from trainers.data.store_format import Manifest, SourceFile, fingerprint, open_prepared, read_manifest, write_prepared
+from trainers.data.splits import TemporalSplit, temporal_split
+from trainers.data.store_format import (
+    SPLIT,
+    Manifest,
+    SourceFile,
+    fingerprint,
+    open_prepared,
+    read_manifest,
+    write_prepared,
+)
 from trainers.data.tables import Interactions, ItemTable
 from trainers.progress import Progress, silent
 
@@ -30,6 +39,7 @@ def prepare(
     filters: FilterConfig,
     folder: Path,
     *,
+    temporal: TemporalSplit | None = None,
     replace: bool = False,
     progress: Progress = silent,
 ) -> Manifest:
@@ -40,6 +50,7 @@ def prepare(
     (ruling 14).
 
     Args:
+        temporal: a global split in time; None is leave-one-out.
         replace: overwrite another data set in `folder`; the same one is left as it is either way.
         progress: told the name of each stage before it starts.
 
@@ -54,7 +65,12 @@ def prepare(
         raise bad_file(table.path, "no item has a title", "Fill a 'title' column or give --no-require-title")
     kept = apply_filters(interactions, titles, filters)
     _refuse_too_little(interactions.path, kept.counts)
-    data, timestamps = _arrange(table, interactions, kept.interactions, kept.items, filters)
+    if temporal is not None and interactions.timestamps is None:
+        raise bad_file(
+            interactions.path, "has no time stamps", "Give a time stamp in every row, or leave out --temporal"
+        )
+    data, timestamps = _arrange(table, interactions, kept.interactions, kept.items, filters, temporal)
+    _refuse_too_few_held_out(interactions.path, data)
     progress("storing")
     manifest = Manifest(
         name=name,
@@ -64,6 +80,7 @@ def prepare(
         counts=kept.counts,
         has_timestamps=timestamps is not None,
         fingerprint=data.fingerprint,
+        split=SPLIT if temporal is None else temporal.told,
     )
     write_prepared(folder, manifest, data, timestamps, replace=replace)
     return manifest
@@ -98,7 +115,12 @@ def open_or_prepare(
 
 
 def _arrange(
-    table: ItemTable, interactions: Interactions, kept: np.ndarray, catalogued: np.ndarray, filters: FilterConfig
+    table: ItemTable,
+    interactions: Interactions,
+    kept: np.ndarray,
+    catalogued: np.ndarray,
+    filters: FilterConfig,
+    temporal: TemporalSplit | None,
 ) -> tuple[SequenceData, np.ndarray | None]:
     """Number what is kept and put each user's interactions in the order of time."""
     item_number = np.cumsum(catalogued) - 1
@@ -112,8 +134,11 @@ def _arrange(
     timestamps = None if timestamps is None else timestamps[order]
     user_ids = tuple(interactions.user_ids[number] for number in numbers)
     catalogue = _catalogue(table, catalogued)
-    mark = fingerprint(offsets, items, timestamps, user_ids, catalogue, filters)
-    return SequenceData(offsets, items, user_ids, catalogue, mark), timestamps
+    held_out, split = None, SPLIT
+    if temporal is not None and timestamps is not None:
+        held_out, split = temporal_split(offsets, timestamps, temporal), temporal.told
+    mark = fingerprint(offsets, items, timestamps, user_ids, catalogue, filters, split, held_out)
+    return SequenceData(offsets, items, user_ids, catalogue, mark, held_out), timestamps
 
 
 def _catalogue(table: ItemTable, catalogued: np.ndarray) -> Catalogue:
@@ -143,6 +168,14 @@ def _refuse_too_little(path: Path, counts: tuple[Counts, ...]) -> None:
         f"score with a standard error and {LEAST_ITEMS} items for a Recall@10 that means something",
         "Give more data or loosen the filters (--min-item-interactions, --min-user-interactions)",
     )
+
+
+def _refuse_too_few_held_out(path: Path, data: SequenceData) -> None:
+    for split in ("validation", "test"):
+        users = len(data.users_with(split))
+        if users < LEAST_USERS:
+            problem = f"{users} users have a {split} item, at least {LEAST_USERS} are needed"
+            raise bad_file(path, problem, "Hold out a larger share, or more data")
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainers.config import FinetuneConfig, columns_of
 from trainers.data.hard_negatives import HardSets
-from trainers.data.sequence_data import HELD_OUT, ItemTokens, SequenceData
+from trainers.data.sequence_data import ItemTokens, SequenceData
 from trainers.data.step import CollaborativeDraw, ContrastiveAnchor, Step
 from trainers.data.windows import Windows
 
@@ -40,7 +40,7 @@ class StepSampler:
     @cached_property
     def users(self) -> NDArray[np.int64]:
         """Users with a next item to predict: at least two training items."""
-        return np.flatnonzero(np.diff(self.data.offsets) >= HELD_OUT + 2)
+        return np.flatnonzero(self.data.training_ends - self.data.offsets[:-1] >= 2)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,16 +50,17 @@ class StepSampler:
     def windows(self) -> Windows:
         """Of each user's training items but the last, which is only a target; found once for all epochs."""
         starts = np.asarray(self.data.offsets[:-1])
-        ends = np.maximum(self.data.offsets[1:] - HELD_OUT - 1, starts)
+        ends = np.maximum(self.data.training_ends - 1, starts)
         return Windows.of(self.data.items, starts, ends, self.item_tokens, self.config.data.history, self.context)
 
     def window(self, user: int) -> NDArray[np.int32]:
         """The newest training items of a user: all but the last are inputs, all but the first are targets."""
-        return self.data.items[self.windows.first[user] : self.data.offsets[user + 1] - HELD_OUT]
+        first = self.windows.first[user]
+        return self.data.training(user)[first - self.data.offsets[user] :]
 
     def share_of_targets_kept(self) -> float:
         """Of all next-item targets in the training part, those inside the windows."""
-        ends = self.data.offsets[1:][self.users] - HELD_OUT - 1
+        ends = self.data.training_ends[self.users] - 1
         kept = int((ends - self.windows.first[self.users]).sum())
         total = int((ends - self.data.offsets[:-1][self.users]).sum())
         return kept / total if total else 0.0

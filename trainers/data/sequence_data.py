@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.names import Names
+from trainers.data.splits import NONE, HeldOut
 
+Split = Literal["validation", "test"]
 HELD_OUT = 2
 """Leave-one-out holds out the last two interactions of a user: validation, then test (paper, 3.1.2)."""
 USERS_AT_ONCE = 1 << 16
@@ -69,6 +72,16 @@ class SequenceData:
     catalogue: Catalogue
     fingerprint: str
     """Names data, filters and split; every result carries it."""
+    held_out: HeldOut | None = None
+    """Of a global split in time; None: leave-one-out"""
+
+    @property
+    def training_ends(self) -> NDArray[np.int64]:
+        """[U] place in `items` after each user's training part"""
+        if self.held_out is not None:
+            return self.held_out.training_ends
+        ends: NDArray[np.int64] = np.maximum(self.offsets[1:] - HELD_OUT, self.offsets[:-1])
+        return ends
 
     @property
     def num_users(self) -> int:
@@ -78,13 +91,25 @@ class SequenceData:
     def num_items(self) -> int:
         return len(self.catalogue)
 
+    def places(self, split: Split, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[B] place in `items` of the held-out item of each of `users`, or `splits.NONE`"""
+        if self.held_out is None:
+            return np.asarray(self.offsets[users + 1]) - (HELD_OUT if split == "validation" else 1)
+        return (self.held_out.validation if split == "validation" else self.held_out.test)[users]
+
+    def users_with(self, split: Split) -> NDArray[np.int64]:
+        """Users, ascending, who have an item of `split`: all under leave-one-out"""
+        everybody = np.arange(self.num_users)
+        return everybody if self.held_out is None else everybody[self.places(split, everybody) != NONE]
+
     def sequence(self, user: int) -> NDArray[np.int32]:
         """The whole sequence, held-out items included."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def training(self, user: int) -> NDArray[np.int32]:
-        """All but the two held-out items: the only part that training may see."""
-        return self.items[self.offsets[user] : self.offsets[user + 1] - HELD_OUT]
+        """The only part that training may see: under leave-one-out, all but the last two items."""
+        end = self.offsets[user + 1] - HELD_OUT if self.held_out is None else self.held_out.training_ends[user]
+        return self.items[self.offsets[user] : max(end, self.offsets[user])]
 
     def user_chunks(self) -> Iterator[slice]:
         """All users in slices of `USERS_AT_ONCE`: what is done chunk by chunk needs no more memory for more users."""
@@ -94,10 +119,13 @@ class SequenceData:
     def training_pairs(self, users: slice | None = None) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Training interactions of `users`, a slice of whole users (None: all), as (users [N], items [N])."""
         first, last = (0, self.num_users) if users is None else (users.start, users.stop)
-        offsets = np.asarray(self.offsets[first : last + 1])
-        lengths = np.maximum(np.diff(offsets) - HELD_OUT, 0)
+        starts = np.asarray(self.offsets[first:last])
+        if self.held_out is None:
+            lengths = np.maximum(self.offsets[first + 1 : last + 1] - starts - HELD_OUT, 0)
+        else:
+            lengths = self.held_out.training_ends[first:last] - starts
         numbers = np.repeat(np.arange(first, last), lengths)
-        return numbers, np.asarray(self.items[ranges(offsets[:-1], lengths)])
+        return numbers, np.asarray(self.items[ranges(starts, lengths)])
 
     def training_counts(self) -> NDArray[np.int64]:
         """[I] training interactions of every item."""
@@ -110,8 +138,11 @@ class SequenceData:
         """The same catalogue with `users` only, re-numbered 0..len(users)-1 in the order given (Data_BO)."""
         lengths = np.diff(self.offsets)[users]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        items = np.asarray(self.items[ranges(self.offsets[:-1][users], lengths)])
-        return SequenceData(offsets, items, Names.of(self.user_ids).take(users), self.catalogue, self.fingerprint)
+        starts = np.asarray(self.offsets[:-1][users])
+        items = np.asarray(self.items[ranges(starts, lengths)])
+        held_out = None if self.held_out is None else self.held_out.select(users, offsets[:-1] - starts)
+        names = Names.of(self.user_ids).take(users)
+        return SequenceData(offsets, items, names, self.catalogue, self.fingerprint, held_out)
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainers.data.sequence_data import HELD_OUT, SequenceData
+from trainers.data.sequence_data import SequenceData
+from trainers.ranks import repeats
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -26,20 +27,20 @@ class DataSummary:
     history: int
     targets_kept: float
     """Share of the training targets (positions 2..n of 2.2.3) whose input is among the newest `history` (ruling 7)."""
+    validated_users: int
+    """Users with a validation item: all under leave-one-out."""
+    tested_users: int
+    """Users with a test item."""
     repeat_share: float
-    """Share of users whose test item they had before (ruling 13)."""
+    """Share of the tested users who had their test item before (ruling 13)."""
 
 
 def summarise(data: SequenceData, history: int) -> DataSummary:
     """Summarise `data`; `history` is the number of newest items that the backbone would read."""
     lengths = np.diff(data.offsets)
-    targets = lengths - HELD_OUT - 1
+    targets = np.maximum(data.training_ends - data.offsets[:-1] - 1, 0)
     _, trained = data.training_pairs()
-    last = data.items[data.offsets[1:] - 1]
-    owner = np.repeat(np.arange(data.num_users), lengths)
-    is_last = np.zeros(len(data.items), dtype=np.bool_)
-    is_last[data.offsets[1:] - 1] = True
-    repeats = np.unique(owner[(data.items == last[owner]) & ~is_last])
+    tested = data.users_with("test")
     quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")
     return DataSummary(
         users=data.num_users,
@@ -50,5 +51,7 @@ def summarise(data: SequenceData, history: int) -> DataSummary:
         length_quantiles={f"{at:.0%}": int(length) for at, length in zip(QUANTILES, quantiles, strict=True)},
         history=history,
         targets_kept=float(np.minimum(targets, history).sum() / max(1, targets.sum())),
-        repeat_share=len(repeats) / data.num_users,
+        validated_users=len(data.users_with("validation")),
+        tested_users=len(tested),
+        repeat_share=float(repeats(data, tested, "test").mean()) if len(tested) else 0.0,
     )

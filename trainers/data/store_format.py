@@ -4,6 +4,7 @@
     offsets.npy          [U + 1] int64
     items.npy            [interactions] int32, oldest to newest inside a user
     timestamps.npy       [interactions] float64, where the source has time stamps
+    held-out.npy         [U, 3] int64, `splits.HeldOut`, of a global split in time
     users.parquet        user
     catalogue.parquet    id, title, sentence, in item order
     tokens-KEY/          item tokens of one tokenizer (see item_text)
@@ -19,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,7 @@ from trainers.data.errors import DataError, bad_file
 from trainers.data.filters import Counts
 from trainers.data.names import Names, hash_as_json
 from trainers.data.sequence_data import HELD_OUT, Catalogue, SequenceData
+from trainers.data.splits import HeldOut
 
 FORMAT = 1
 SPLIT = f"leave-one-out, the last {HELD_OUT} of each user held out"
@@ -74,19 +77,29 @@ def fingerprint(
     user_ids: Sequence[str],
     catalogue: Catalogue,
     filters: FilterConfig,
+    split: str = SPLIT,
+    held_out: HeldOut | None = None,
 ) -> str:
     """sha256 over content, filters and split: two data sets share it only if every result on them is comparable."""
     digest = hashlib.sha256()
-    rules = {"filters": TypeAdapter(FilterConfig).dump_python(filters), "split": SPLIT, "format": FORMAT}
+    rules = {"filters": TypeAdapter(FilterConfig).dump_python(filters), "split": split, "format": FORMAT}
     digest.update(json.dumps(rules, sort_keys=True).encode() + b"\n")
     for names in (user_ids, catalogue.ids, catalogue.titles, catalogue.sentences):
         hash_as_json(digest, names)
         digest.update(b"\n")
-    for array in (offsets, items, timestamps):
+    arrays: list[NDArray[Any] | None] = [offsets, items, timestamps]
+    if held_out is not None:
+        arrays.append(_as_array(held_out))
+    for array in arrays:
         digest.update(f"{None if array is None else array.shape}\n".encode())
         if array is not None:
             digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).data)
     return digest.hexdigest()
+
+
+def _as_array(held_out: HeldOut) -> NDArray[np.int64]:
+    """[U, 3], as it is stored."""
+    return np.stack([held_out.training_ends, held_out.validation, held_out.test], axis=1)
 
 
 def write_prepared(
@@ -105,6 +118,8 @@ def write_prepared(
         made.mkdir()
         np.save(made / "offsets.npy", data.offsets)
         np.save(made / "items.npy", data.items)
+        if data.held_out is not None:
+            np.save(made / "held-out.npy", _as_array(data.held_out))
         if timestamps is not None:
             np.save(made / "timestamps.npy", timestamps)
         pq.write_table(pa.table({"user": Names.of(data.user_ids).column}), made / "users.parquet")
@@ -170,11 +185,14 @@ def open_prepared(folder: Path) -> SequenceData:
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
         items = np.load(folder / "items.npy", mmap_mode="r")
         timestamps = np.load(folder / "timestamps.npy", mmap_mode="r") if manifest.has_timestamps else None
+        stored = None if manifest.split == SPLIT else np.load(folder / "held-out.npy")
         users = Names(pq.read_table(folder / "users.parquet")["user"].combine_chunks())
         table = pq.read_table(folder / "catalogue.parquet")
         catalogue = Catalogue(*(tuple(table[name].to_pylist()) for name in ("id", "title", "sentence")))
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
         raise bad_file(folder, f"is damaged ({error})", AGAIN) from error
-    if fingerprint(offsets, items, timestamps, users, catalogue, manifest.filters) != manifest.fingerprint:
+    held_out = None if stored is None else HeldOut(*(np.ascontiguousarray(column) for column in stored.T))
+    found = fingerprint(offsets, items, timestamps, users, catalogue, manifest.filters, manifest.split, held_out)
+    if found != manifest.fingerprint:
         raise bad_file(folder, "does not match its fingerprint: a file was changed", AGAIN)
-    return SequenceData(offsets, items, users, catalogue, manifest.fingerprint)
+    return SequenceData(offsets, items, users, catalogue, manifest.fingerprint, held_out)
