@@ -29,10 +29,11 @@ from mixrec_automl import paths
 from search_spaces.architecture import Architecture, Placement
 from trainers.config import BackboneConfig, DataConfig, FinetuneConfig
 from trainers.data.batches import Layout
+from trainers.data.histories import history_and_target
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.evaluate import evaluate, score_histories, window
 from trainers.model.mixrec import MixRec
-from trainers.ranks import Setting, UserRanks, evaluate_scores, history_and_target
+from trainers.ranks import Setting, UserRanks, evaluate_scores
 from trainers.task import build_model, load_task
 
 SEED, THREADS, HISTORY = 0, 2, 50

@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.data.histories import ends_of, histories, repeats
 from trainers.data.names import Names
-from trainers.data.segments import Spans
 from trainers.data.sequence_data import SequenceData, Split
-from trainers.data.splits import NONE
 from trainers.errors import UserError
 
 ScoreChunk = Callable[[NDArray[np.int64], tuple[Split, ...]], Sequence[Tensor]]
@@ -32,8 +31,6 @@ SCORES_AT_ONCE = 1 << 19
 """Scores that `evaluate_scores` asks for at a time: they fit a processor's cache, which ranks three times faster."""
 USERS_AT_LEAST = 64
 """Users that `evaluate_scores` asks for even so: a model sorts them by length and runs them in batches."""
-_REPEATS_AT_ONCE = 1 << 16
-"""Users whose histories are searched for their targets at a time."""
 
 
 @dataclass(frozen=True)
@@ -182,24 +179,6 @@ def check_comparable(left: UserRanks, right: UserRanks) -> None:
         raise UserError("these results do not compare: they are of different users; evaluate both on the same users")
 
 
-def history_and_target(data: SequenceData, user: int, split: Split) -> tuple[NDArray[np.int32], int]:
-    """What may be read, oldest to newest, and what must be found: the test history holds the validation item."""
-    start, end = (int(place) for place in (data.offsets[user], ends_of(data, np.array([user]), split)[0]))
-    return data.items[start:end], int(data.items[end])
-
-
-def ends_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
-    """[B] place in `data.items` of each user's held-out item: where the history, from `data.offsets[user]` on, ends.
-
-    Raises:
-        ValueError: one of `users` has none.
-    """
-    ends = data.places(split, users)
-    if (ends == NONE).any():
-        raise ValueError(f"{int((ends == NONE).sum())} of the users have no {split} item")
-    return ends
-
-
 def targets_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
     """[B] held-out item of each user, int64."""
     return torch.from_numpy(data.items[ends_of(data, users, split)].astype(np.int64))
@@ -207,28 +186,8 @@ def targets_of(data: SequenceData, users: NDArray[np.int64], split: Split) -> Te
 
 def seen_pairs(data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
     """[P, 2] pairs (row, item) of every user's history: `excluded` of `leave_out`."""
-    rows, items = _histories(data, users, split)
+    rows, items = histories(data, users, split)
     return torch.from_numpy(np.stack([rows, items.astype(np.int64)], axis=1))
-
-
-def repeats(data: SequenceData, users: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
-    """[B] whether each user's target occurs in the history."""
-    found = []
-    for first in range(0, len(users), _REPEATS_AT_ONCE):
-        chunk = users[first : first + _REPEATS_AT_ONCE]
-        rows, items = _histories(data, chunk, split)
-        targets = data.items[ends_of(data, chunk, split)]
-        found.append(np.bincount(rows[items == targets[rows]], minlength=len(chunk)) > 0)
-    return np.concatenate(found)
-
-
-def _histories(
-    data: SequenceData, users: NDArray[np.int64], split: Split
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The histories of `users`, one after another: place in `users` [P] and item [P] of each interaction."""
-    starts = data.offsets[users]
-    lengths = ends_of(data, users, split) - starts
-    return np.repeat(np.arange(len(users)), lengths), data.items[Spans(starts, lengths, len(data.items)).indices()]
 
 
 def describe_ranks(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.data.histories import history_and_target
 from trainers.data.sequence_data import Catalogue, SequenceData
 from trainers.errors import UserError
 from trainers.ranks import (
@@ -24,7 +25,6 @@ from trainers.ranks import (
     concatenate,
     describe_ranks,
     evaluate_scores,
-    history_and_target,
     leave_out,
     rank_targets,
     seen_pairs,

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.data.histories import ends_of
 from trainers.data.sequence_data import SequenceData, Split
-from trainers.ranks import ScoreChunk, ends_of
+from trainers.ranks import ScoreChunk
 
 
 def repeat_last(data: SequenceData, counted_on: SequenceData) -> ScoreChunk:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainers.data.histories import repeats
 from trainers.data.sequence_data import SequenceData
-from trainers.ranks import repeats
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 

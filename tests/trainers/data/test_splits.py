@@ -16,6 +16,7 @@ from tests.trainers.tiny_task import sequences, tiny_config, tiny_task
 from trainers.baselines.floors import floors
 from trainers.config import FilterConfig
 from trainers.data.errors import DataError
+from trainers.data.histories import ends_of
 from trainers.data.prepare import prepare
 from trainers.data.sequence_data import SequenceData
 from trainers.data.sources import Source
@@ -24,7 +25,7 @@ from trainers.data.statistics import summarise
 from trainers.data.store_format import open_prepared, read_manifest
 from trainers.evaluate import evaluate
 from trainers.finetune import finetune, load_best
-from trainers.ranks import Setting, ends_of
+from trainers.ranks import Setting
 
 HALF = TemporalSplit(validation_share=0.25, test_share=0.25)
 DESIGN = Architecture.parse("010-100")
