@@ -86,7 +86,7 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     if trials:
         best = best_trial(trials)
         console.print(trials_table(trials, epochs, best, title="trials"))
-        if best is not None:
+        if best is not None and "study" not in search.config:
             title = (
                 f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
             )
@@ -116,11 +116,14 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
     }
     commands = {}
     is_running = search.state is SearchState.RUNNING
-    if best_trial(trials) is not None and not is_running:
+    is_study = "study" in search.config
+    if is_study:
+        commands[f"mixrec-automl study show {search.name}"] = "compare its variants"
+    elif best_trial(trials) is not None and not is_running:
         commands[f"mixrec-automl promote {search.name}"] = "train the winner on all users and register it"
     if is_running and search.controller:
         commands[f"mixrec-automl stop {search.name}"] = "end it; it can be resumed"
-    elif search.state is not SearchState.COMPLETED:
+    elif search.state is not SearchState.COMPLETED and not is_study:
         commands[f"mixrec-automl resume {search.name}"] = "go on with it"
     if trials:
         commands[f"mixrec-automl show {search.name} --trial {_most_telling(trials).number}"] = "look at one trial"

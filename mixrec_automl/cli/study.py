@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mixrec_automl.store.records import Search
     from mixrec_automl.store.repository import Repository
+    from mixrec_automl.studies.results import Row
 
 app = typer.Typer(help="Run the paper's experiments and compare their variants.", no_args_is_help=True)
 
@@ -91,9 +92,10 @@ def run(
     from mixrec_automl.cli.search import EXIT_FAILED, EXIT_INTERRUPTED
     from mixrec_automl.store.records import SearchState
     from mixrec_automl.studies.run import run_study
+    from mixrec_automl.studies.study import training_seeds
 
     try:
-        ended = run_study(study, base, range(seeds), recorded, repository, console, user_share)
+        ended = run_study(study, base, training_seeds(base, seeds), recorded, repository, console, user_share)
     except KeyboardInterrupt:
         console.print("the same command goes on with it", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -135,7 +137,7 @@ def show(
     _print(study, repository, make_console(), exclude_seen=exclude_seen, with_slices=slices, plot_to=plot)
 
 
-def _rows(study: Search, repository: Repository, *, exclude_seen: bool):  # type: ignore[no-untyped-def]
+def _rows(study: Search, repository: Repository, *, exclude_seen: bool) -> tuple[Row, ...]:
     from mixrec_automl import paths
     from mixrec_automl.studies.results import study_rows
     from trainers.data.store_format import open_prepared

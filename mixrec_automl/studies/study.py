@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count as naturals
+from itertools import islice
 from typing import Any, Literal
 
 from mixrec_automl.config import from_dict, with_settings
@@ -81,6 +83,11 @@ class StudyPlan:
         }
         told = {"name": self.study.name, "reference": self.study.reference, "seeds": list(self.seeds)}
         return {**self.base.as_dict(), "study": {**told, "variants": variants}}
+
+
+def training_seeds(base: SearchConfig, count: int) -> tuple[int, ...]:
+    """1, 2, ...: none of them is the one with which a search chose a design, which would flatter its winner."""
+    return tuple(islice((seed for seed in naturals(1) if seed != base.search.seed), count))
 
 
 def plan_study(

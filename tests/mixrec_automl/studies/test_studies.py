@@ -32,7 +32,7 @@ from mixrec_automl.studies import run as module
 from mixrec_automl.studies.catalogue import STUDIES, find_study
 from mixrec_automl.studies.paper import TABLE_1, TABLE_2
 from mixrec_automl.studies.run import run_study, search_name
-from mixrec_automl.studies.study import Study, plan_study
+from mixrec_automl.studies.study import Study, plan_study, training_seeds
 from search_spaces.architecture import Architecture
 from tests.mixrec_automl.bench import Watching
 from trainers.errors import UserError
@@ -105,6 +105,19 @@ def test_a_study_is_shown_with_slices_and_a_plot(home: Path) -> None:
     assert (home / "runs" / "study-cf-model-walks" / "study.png").stat().st_size > 1000
 
 
+def test_a_study_is_among_the_searches_and_says_what_to_type(home: Path) -> None:  # noqa: ARG001
+    """A study has no winner to promote, and `resume` is told how it goes on."""
+    smoke(find_study("cf-model"))
+    shown = CliRunner().invoke(app, ["show", "study-cf-model-walks"], catch_exceptions=False)
+    assert "mixrec-automl study show study-cf-model-walks" in shown.output
+    assert "NCF" in shown.output
+    assert "promote" not in shown.output
+    for command in ("promote", "resume"):
+        refused = CliRunner().invoke(app, [command, "study-cf-model-walks"], catch_exceptions=False)
+        assert refused.exit_code == 2
+        assert "is a study" in refused.output
+
+
 def test_what_is_recorded_is_trained_once_and_other_settings_are_refused(home: Path) -> None:  # noqa: ARG001
     study = find_study("cf-model")
     smoke(study)
@@ -172,6 +185,11 @@ def test_every_variant_is_a_valid_configuration(study: Study) -> None:
     assert len(distinct) == len(study.variants), "no two variants are the same"
     assert [cell.seed for cell in plan.cells] == [0] * len(study.variants) + [1] * len(study.variants)
     assert all(config.search.user_share == 1 for config in plan.configs.values())
+
+
+def test_the_seed_of_the_search_is_none_of_the_studys() -> None:
+    assert training_seeds(load_config("smoke"), 3) == (1, 2, 3)
+    assert training_seeds(load_config("smoke", ["search.seed=2"]), 3) == (1, 3, 4)
 
 
 def test_what_a_backbone_cannot_have_is_left_out() -> None:
