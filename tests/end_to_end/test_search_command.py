@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 
@@ -94,3 +95,21 @@ def test_a_search_from_own_files_to_its_summary(folder: Path) -> None:
     output = run(folder, "search", "walks.yaml", *filters, "--set", "cluster.slots=5000", expected=2)
     assert "5000 x 1 processes with 1 CPU each do not fit" in output
     assert len(json.loads(run(folder, "searches", "--json"))) == 1, "a refused search is not recorded"
+
+
+def test_a_study_from_the_command_line(folder: Path) -> None:
+    """On Ray, into MLflow."""
+    output = run(folder, "study", "run", "cf-model", "--smoke")
+    assert "trial 0  NCF  COMPLETED" in output
+    assert "MRR minus NCF" in output
+    assert "plot: " in output
+    rows = json.loads(run(folder, "study", "show", "study-cf-model-walks", "--json"))
+    assert [row["name"] for row in rows] == ["NCF", "MF", "popularity", "repeat-last"]
+
+    client = MlflowClient(f"sqlite:///{folder / 'home' / 'mlflow.db'}")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "study-cf-model-walks")
+    runs = {
+        one.data.params["variant"]: one for one in client.search_runs([experiment.experiment_id], "params.seed = '1'")
+    }
+    assert sorted(runs) == ["MF", "NCF"]
+    assert all(one.data.metrics["test_mrr"] > 0 for one in runs.values())
