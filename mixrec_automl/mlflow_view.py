@@ -151,7 +151,7 @@ class MlflowView:
 
     def _update_parent(self, parent: _KnownRun, search: Search, trials: Sequence[Trial]) -> _KnownRun:
         if parent.written < 0:
-            self._log(parent, params={"fingerprint": search.fingerprint, **dict(_flat(search.config))})
+            self._log(parent, params={"fingerprint": search.fingerprint, **_parent_params(search)})
             at = _milliseconds(search.created_at)
             self._log(parent, [Metric(f"floor_{name}", value, at, 0) for name, value in search.floors.items()])
             self._client.log_text(parent.id, yaml.safe_dump(dict(search.config), sort_keys=False), "config.yaml")
@@ -271,6 +271,13 @@ class MlflowView:
             self._client.update_run(run.id, status=name)
         else:
             self._client.set_terminated(run.id, name, None if at is None else _milliseconds(at))
+
+
+def _parent_params(search: Search) -> dict[str, str]:
+    """The configuration; of a study its name alone, as MLflow refuses some names of variants in a parameter."""
+    config = {key: value for key, value in search.config.items() if key != "study"}
+    study = search.config.get("study")
+    return dict(_flat(config)) | ({} if study is None else {"study": study["name"]})
 
 
 def _child_params(trial: Trial) -> dict[str, str]:

@@ -61,7 +61,8 @@ def run_study(
         if search.state is not SearchState.COMPLETED or winner is None:
             return search
         searched = winner.architecture
-    prepared = prepare(replace(base, search=replace(base.search, user_share=user_share)), console)
+    planned = len(study.variants) * len(seeds)
+    prepared = prepare(replace(base, search=replace(base.search, user_share=user_share, trials=planned)), console)
     layers = len(prepared.training.load().backbone.layers)
     plan = plan_study(study, base, seeds, layers, searched, user_share)
     for variant, why in plan.left_out.items():

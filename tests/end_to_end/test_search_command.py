@@ -99,17 +99,18 @@ def test_a_search_from_own_files_to_its_summary(folder: Path) -> None:
 
 def test_a_study_from_the_command_line(folder: Path) -> None:
     """On Ray, into MLflow."""
-    output = run(folder, "study", "run", "cf-model", "--smoke")
-    assert "trial 0  NCF  COMPLETED" in output
-    assert "MRR minus NCF" in output
+    output = run(folder, "study", "run", "moe-control", "--smoke")
+    assert "trial 0  context  COMPLETED" in output
+    assert "MRR minus context" in output
     assert "plot: " in output
-    rows = json.loads(run(folder, "study", "show", "study-cf-model-walks", "--json"))
-    assert [row["name"] for row in rows] == ["NCF", "MF", "popularity", "repeat-last"]
+    assert "MLflow lags" not in output
+    rows = json.loads(run(folder, "study", "show", "study-moe-control-walks", "--json"))
+    assert [row["name"] for row in rows] == ["context", "causal", "causal+columns", "popularity", "repeat-last"]
 
     client = MlflowClient(f"sqlite:///{folder / 'home' / 'mlflow.db'}")
-    (experiment,) = (one for one in client.search_experiments() if one.name == "study-cf-model-walks")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "study-moe-control-walks")
     runs = {
         one.data.params["variant"]: one for one in client.search_runs([experiment.experiment_id], "params.seed = '1'")
     }
-    assert sorted(runs) == ["MF", "NCF"]
+    assert sorted(runs) == ["causal", "causal+columns", "context"]
     assert all(one.data.metrics["test_mrr"] > 0 for one in runs.values())
