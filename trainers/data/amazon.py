@@ -16,11 +16,9 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-import numpy as np
-
 from trainers.data.errors import DataError, bad_file, bad_row
 from trainers.data.records import records
-from trainers.data.tables import Interactions, ItemTable, item_text
+from trainers.data.tables import Interactions, ItemTable, as_interactions, item_text
 
 ITEM, USER, TIME = "asin", "reviewerID", "unixReviewTime"
 ATTRIBUTES = ("title", "brand", "category")
@@ -106,12 +104,4 @@ def read_reviews(path: Path, items: ItemTable) -> Interactions:
         users.append(numbers.setdefault(user, len(numbers)))
         item_numbers.append(index[item])
         times.append(time)
-    if not users:
-        raise bad_file(path, "holds no reviews", "Give Amazon's reviews of 2018, *.json.gz")
-    return Interactions(
-        path,
-        np.frombuffer(users, dtype=np.int32),
-        np.frombuffer(item_numbers, dtype=np.int32),
-        np.frombuffer(times, dtype=np.float64),
-        list(numbers),
-    )
+    return as_interactions(path, users, item_numbers, times, numbers)

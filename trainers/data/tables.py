@@ -131,7 +131,7 @@ def read_interactions(path: Path, items: ItemTable) -> Interactions:
             timestamps.append(_timestamp(path, row, time_column, fields.get(time_column)))
         elif any(name in fields for name in TIMESTAMP):
             raise bad_row(path, row, "has a time stamp, the rows before have none", "Give all or none")
-    return _interactions(path, users, item_numbers, timestamps if time_column else None, user_numbers)
+    return as_interactions(path, users, item_numbers, timestamps if time_column else None, user_numbers)
 
 
 def read_sequences(path: Path, items: ItemTable) -> Interactions:
@@ -161,12 +161,13 @@ def read_sequences(path: Path, items: ItemTable) -> Interactions:
             raise bad_row(path, row, f"has {'no ' if timed else ''}'ts' unlike the rows before", "Give all or none")
         if timed:
             timestamps.extend(_sorted_timestamps(path, row, fields, len(sequence)))
-    return _interactions(path, users, item_numbers, timestamps if timed else None, user_rows)
+    return as_interactions(path, users, item_numbers, timestamps if timed else None, user_rows)
 
 
-def _interactions(
+def as_interactions(
     path: Path, users: array[int], items: array[int], times: array[float] | None, numbered: dict[str, int]
 ) -> Interactions:
+    """What was read row by row; `numbered` are the users in order of appearance. Raises DataError for no row."""
     if not users:
         raise bad_file(path, "holds no interactions", "Give at least three a user")
     return Interactions(

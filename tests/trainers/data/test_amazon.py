@@ -67,7 +67,10 @@ def test_reviews_become_sequences_in_the_order_of_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "told"),
-    [([{"reviewerID": "u", "asin": "A"}], "no 'reviewerID', 'asin' and 'unixReviewTime'"), ([], "holds no reviews")],
+    [
+        ([{"reviewerID": "u", "asin": "A"}], "no 'reviewerID', 'asin' and 'unixReviewTime'"),
+        ([], "holds no interactions"),
+    ],
 )
 def test_other_files_are_refused(rows: list[dict[str, Any]], told: str, tmp_path: Path) -> None:
     items = read_metadata(write(tmp_path / "meta.json.gz", METADATA))
