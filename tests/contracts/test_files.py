@@ -31,6 +31,7 @@ def test_no_committed_file_is_long_or_data_or_weights() -> None:
         ("large.png", b"\x89PNG" + b"\0" * MOST_BYTES, "bytes"),
         ("ml-100k.inter", b"user_id:token\n", "is data"),
         ("items.jsonl", b"{}\n", "is data"),
+        ("damoe_bench.parquet", b"PAR1", "is data"),  # elsewhere than in benchmarks
         ("model.safetensors", b"\0", "is weights"),
         ("items.jsonl.gz", b"\x1f\x8b", "is an archive"),
         ("unknown", b"\xff\xfe\x00", "neither text nor a picture"),
@@ -48,5 +49,11 @@ def test_what_may_not_be_committed_is_named(
 def test_what_may_be_committed_passes_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "short.py").write_text("x = 1\n" * MOST_LINES)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
-    assert main([str(path) for path in tmp_path.iterdir()]) == 0
+    (tmp_path / "benchmarks").mkdir()
+    result = tmp_path / "benchmarks" / "damoe_bench.parquet"
+    result.write_bytes(b"PAR1")
+    assert main([str(path) for path in [*tmp_path.glob("*.*"), result]]) == 0
     assert capsys.readouterr().out == ""
+    result.write_bytes(b"x" * 5_000_001)
+    assert main([str(result)]) == 1
+    assert "more than 5,000,000" in capsys.readouterr().out
