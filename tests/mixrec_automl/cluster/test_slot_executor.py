@@ -85,6 +85,7 @@ class Together:
 
 
 @needs_two_cpus
+@pytest.mark.fault
 def test_of_two_workers_one_that_raises_fails_the_trial_and_one_that_dies_loses_it(tmp_path: Path) -> None:
     with closing(SlotExecutor(Together(), ClusterConfig(workers_per_trial=2), tmp_path / "ray")) as executor:  # type: ignore[arg-type]
         for number in range(3):
@@ -111,6 +112,7 @@ class Unwelcome:
     def __call__(self, trial: object, on_epoch: object) -> None: ...
 
 
+@pytest.mark.fault
 def test_workers_that_never_come_up_are_told_rather_than_waited_for(tmp_path: Path) -> None:
     with closing(SlotExecutor(Unwelcome(os.getpid()), ClusterConfig(), tmp_path / "ray")) as executor:
         executor.submit(task(0, tmp_path))
