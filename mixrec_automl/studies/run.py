@@ -22,11 +22,6 @@ from search_spaces.architecture import Architecture
 from trainers.errors import UserError
 
 
-def study_name(study: Study, base: SearchConfig) -> str:
-    """What a study is recorded as, unless the user chooses."""
-    return f"study-{study.name}-{base.data.name}"
-
-
 def search_name(name: str) -> str:
     """Of the search whose winner a study trains."""
     return f"{name}-search"
