@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 
@@ -40,12 +41,14 @@ def launch(
     console: Console,
     *,
     record: Callable[[], object] = lambda: None,
+    epochs_by_variant: Mapping[str, int] = MappingProxyType({}),
 ) -> Search:
     """Run search `name` on Ray until its budget is spent, it fails, or Ctrl-C, SIGTERM or `stop` stops it.
 
     Args:
         training: what each trial runs; importable by name.
         record: called once Ray has been found to have room; a new search is recorded by it.
+        epochs_by_variant: of a study: where they are not `config.training.epochs`.
 
     Returns:
         The search as recorded in the end.
@@ -65,7 +68,9 @@ def launch(
         record()
         writer = acquire(repository, name, waiting=partial(tell_of_holder, console))
         known, seen = repository.trials(name), repository.observations(name)
-        view = view_of(SearchProgress(name, config.search.trials, config.training.epochs, known, seen), console)
+        budget, epochs = config.search.trials, config.training.epochs
+        progress = SearchProgress(name, budget, epochs, known, seen, epochs_by_variant=epochs_by_variant)
+        view = view_of(progress, console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow", writer.holds_lease)
         make_executor = partial(SlotExecutor, training, config.cluster, (scratch or folder) / "train")
         parts = SearchParts(writer, known, last_epochs(seen), proposer, make_executor, view, projector.wake)

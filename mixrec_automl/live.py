@@ -99,7 +99,7 @@ class LiveTable:
                 "design": trial.label,
                 "origin": trial.origin.short,
                 "state": Text(trial.state, style=STYLES[trial.state]),
-                "epoch": f"{row.epoch}/{progress.epochs}",
+                "epoch": f"{row.epoch}/{progress.epochs_of(trial)}",
                 "MRR": score(row, with_error="error" in shown),
                 "seconds": f"{row.seconds:.0f}" if row.seconds else "",
             }
@@ -169,7 +169,7 @@ class PlainLines:
     def epoch_ended(self, event: EpochEnded) -> None:
         row = self._progress.epoch_ended(event)
         mrr, seconds = event.metrics.get("validation_mrr"), event.metrics.get("seconds")
-        parts = [f"epoch {event.epoch}/{self._progress.epochs}"]
+        parts = [f"epoch {event.epoch}/{self._progress.epochs_of(row.trial)}"]
         parts += [f"MRR {mrr:.4f}"] if mrr is not None else []
         parts += [f"{seconds:.1f} s"] if seconds is not None else []
         self._print(f"trial {event.number}  {row.trial.label}  {'  '.join(parts)}")

@@ -13,7 +13,7 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
-from trainers.baselines.floors import floors
+from trainers.baselines.floors import cheap_floors
 from trainers.data.prepare import open_or_prepare
 from trainers.data.store_format import read_manifest
 from trainers.metrics import summarise
@@ -64,7 +64,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")
     below = {
         floor.name.replace("-", "_") + ("_unseen" if floor.exclude_seen else ""): summarise(floor.ranks).mrr
-        for floor in floors(task.data, "validation")
+        for floor in cheap_floors(task.data, "validation")
     }
     return Prepared(config, training, space, _fingerprint(task.fingerprint, config), below)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.store.records import Observation, Trial, TrialState, best_trial
@@ -30,7 +31,7 @@ class SearchProgress:
 
     Args:
         trials: budget.
-        epochs: of each trial.
+        epochs: of each trial, but for those of the variants that `epochs_by_variant` names.
         known: trials recorded before, with the `observations` of their epochs.
         clock: monotonic seconds.
     """
@@ -43,8 +44,10 @@ class SearchProgress:
         known: Iterable[Trial] = (),
         observations: Iterable[Observation] = (),
         clock: Callable[[], float] = time.monotonic,
+        epochs_by_variant: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self.name, self.trials, self.epochs = name, trials, epochs
+        self.name, self.trials = name, trials
+        self._epochs, self._epochs_by_variant = epochs, epochs_by_variant
         self.rows: dict[int, Row] = {}
         self.last_proposal_seconds: float | None = None
         self._clock = clock
@@ -84,12 +87,17 @@ class SearchProgress:
 
     @property
     def total_epochs(self) -> int:
-        return self.trials * self.epochs
+        known = sum(self.epochs_of(row.trial) for row in self.rows.values())
+        return known + max(0, self.trials - len(self.rows)) * self._epochs
 
     @property
     def epochs_done(self) -> int:
         """Out of `total_epochs`; a trial that has ended early has no epochs left to do."""
-        return sum(self.epochs if row.trial.state.is_final else row.epoch for row in self.rows.values())
+        return sum(self.epochs_of(row.trial) if row.trial.state.is_final else row.epoch for row in self.rows.values())
+
+    def epochs_of(self, trial: Trial) -> int:
+        """How many `trial` has, or at most has."""
+        return self._epochs_by_variant.get(trial.variant, self._epochs)
 
     @property
     def seconds_left(self) -> float | None:

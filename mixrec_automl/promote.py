@@ -114,7 +114,7 @@ def _test(
         package = pack(plan)
         evaluations = evaluate_package(package, data)
     for evaluation in evaluations:
-        file = plan.folder / f"test-ranks{'-unseen' if evaluation.exclude_seen else ''}.parquet"
+        file = plan.folder / evaluation.ranks.setting.file
         evaluation.ranks.write(file)
         run.keep(file)
     run.log(flat_metrics(evaluations), plan.config.training.epochs)

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -39,7 +39,7 @@ from trainers.evaluate import evaluate
 from trainers.finetune import BEST
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package
-from trainers.ranks import Setting, UserRanks
+from trainers.ranks import TEST_SETTINGS, Setting, UserRanks
 from trainers.statistics import PairedDifference, compare
 
 POLL_SECONDS = 0.2
@@ -185,7 +185,7 @@ def evaluate_package(package: Package, data: SequenceData) -> tuple[Evaluation, 
             compare(ranks, below["popularity"], seed=BOOTSTRAP_SEED)["mrr"],
         )
 
-    with_seen, without_seen = rank_users(package, data, [Setting("test"), Setting("test", exclude_seen=True)])
+    with_seen, without_seen = rank_users(package, data, TEST_SETTINGS)
     return beside_floors(with_seen), beside_floors(without_seen)
 
 
@@ -193,8 +193,8 @@ def flat_metrics(evaluations: tuple[Evaluation, ...]) -> dict[str, float]:
     """Flat names, as the database and MLflow hold them: `test_mrr`, `test_unseen_mrr`, `test_popularity_mrr`, ..."""
     flat: dict[str, float] = {}
     for evaluation in evaluations:
-        prefix = "test_unseen" if evaluation.exclude_seen else "test"
-        flat |= {f"{prefix}_{name}": float(value) for name, value in asdict(evaluation.metrics).items()}
+        prefix = evaluation.ranks.setting.prefix
+        flat |= evaluation.metrics.named(evaluation.ranks.setting)
         for floor, metrics in evaluation.floors.items():
             flat[f"{prefix}_{floor.replace('-', '_')}_mrr"] = metrics.mrr
         difference = evaluation.against_popularity

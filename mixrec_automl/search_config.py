@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from trainers.baselines.config import BaselinesConfig
 from trainers.config import (
     STRICT,
     BackboneConfig,
@@ -94,6 +95,7 @@ class SearchConfig:
     search: BudgetConfig = BudgetConfig()
     cluster: ClusterConfig = ClusterConfig()
     promotion: PromotionConfig = PromotionConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
 
     @model_validator(mode="after")
     def _at_least_one_damoe_layer(self) -> SearchConfig:

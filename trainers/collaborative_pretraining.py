@@ -21,12 +21,7 @@ def pretrain(model: CollaborativeModel, data: SequenceData, config: TrainingConf
 
     Its gradients are computed whether or not the weights ask for them, and the same seed gives the same weights.
     """
-    users, items = data.training_pairs()
-    known = np.unique(users * data.num_items + items)
-    # Who has taken everything has no item that could be a negative.
-    taken = np.bincount(known // data.num_items, minlength=data.num_users)
-    kept = taken[users] < data.num_items
-    users, items = users[kept], items[kept]
+    users, items, known = training_interactions(data)
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(
@@ -48,6 +43,16 @@ def pretrain(model: CollaborativeModel, data: SequenceData, config: TrainingConf
     for parameter, is_wanted in zip(model.parameters(), wanted, strict=True):
         parameter.grad = None
         parameter.requires_grad_(is_wanted)
+
+
+def training_interactions(data: SequenceData) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """The training interactions (users [N], items [N]) of all who have not taken everything, for whom no item could be
+    a negative; and `known` as `unseen` reads it."""
+    users, items = data.training_pairs()
+    known = np.unique(users * data.num_items + items)
+    taken = np.bincount(known // data.num_items, minlength=data.num_users)
+    kept = taken[users] < data.num_items
+    return users[kept], items[kept], known
 
 
 def unseen(

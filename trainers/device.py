@@ -76,3 +76,12 @@ def rank_and_workers() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def agree(going: bool, workers: int, device: torch.device) -> bool:
+    """Rank 0's decision, on every rank."""
+    if workers == 1:
+        return going
+    decision = torch.tensor([going], dtype=torch.int32, device=device)
+    dist.broadcast(decision, src=0)
+    return bool(decision.item())

@@ -22,7 +22,7 @@ from trainers import checkpoint
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
 from trainers.data.sampler import share
-from trainers.device import move, pick_device, rank_and_workers
+from trainers.device import agree, move, pick_device, rank_and_workers
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
 from trainers.metrics import summarise
@@ -93,7 +93,7 @@ def finetune(
     if recorded is not None:
         for finished in state["reports"][recorded:]:
             going = (rank > 0 or on_epoch(EpochReport.from_dict(finished))) and going
-        going = _agree(going, workers, device)
+        going = agree(going, workers, device)
     while going and state["epoch"] < training.epochs:
         started = time.perf_counter()
         epoch = int(state["epoch"]) + 1
@@ -114,7 +114,7 @@ def finetune(
             state["reports"] = [*state["reports"], asdict(report)]
             checkpoint.save_training(folder / LAST, model, optimizer, state)
             going = on_epoch(report)
-        going = _agree(going, workers, device)
+        going = agree(going, workers, device)
     return FinetuneResult(
         int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])
     )
@@ -183,12 +183,3 @@ def _add_up(counts: dict[str, int], device: torch.device) -> dict[str, int]:
     values = torch.tensor(list(counts.values()), device=device)
     dist.all_reduce(values)
     return dict(zip(counts, values.tolist(), strict=True))
-
-
-def _agree(going: bool, workers: int, device: torch.device) -> bool:
-    """Rank 0's decision, on every rank."""
-    if workers == 1:
-        return going
-    decision = torch.tensor([going], dtype=torch.int32, device=device)
-    dist.broadcast(decision, src=0)
-    return bool(decision.item())

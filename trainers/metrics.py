@@ -7,12 +7,12 @@ on average (ruling 14). There is one relevant item, so the ideal DCG is 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.ranks import UserRanks
+from trainers.ranks import Setting, UserRanks
 
 CUTOFF = 10
 METRICS = ("mrr", "ndcg_at_10", "recall_at_10")
@@ -29,6 +29,10 @@ class RankingMetrics:
     ndcg_at_10_error: float
     recall_at_10_error: float
     users: int
+
+    def named(self, setting: Setting) -> dict[str, float]:
+        """With the names that databases and MLflow hold: `test_mrr`, `test_unseen_mrr`, ..."""
+        return {f"{setting.prefix}_{name}": float(value) for name, value in asdict(self).items()}
 
 
 def per_user(ranks: UserRanks) -> dict[str, NDArray[np.float64]]:

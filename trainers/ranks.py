@@ -41,6 +41,20 @@ class Setting:
     exclude_seen: bool = False
     """Leave the items of the history out of the ranking (ruling 13); a target among them stays."""
 
+    @property
+    def prefix(self) -> str:
+        """Of its metrics' names: `test`, `test_unseen`."""
+        return f"{self.split}_unseen" if self.exclude_seen else self.split
+
+    @property
+    def file(self) -> str:
+        """Name of the file of its ranks."""
+        return f"{self.split}-ranks{'-unseen' if self.exclude_seen else ''}.parquet"
+
+
+TEST_SETTINGS = (Setting("test"), Setting("test", exclude_seen=True))
+"""What every test reports, the paper's setting first"""
+
 
 class NonFiniteScoreError(ValueError):
     """A score is NaN or infinite: no rank can be trusted."""
@@ -114,6 +128,10 @@ class UserRanks:
     exclude_seen: bool
     fingerprint: str
     """Of the data."""
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.split, self.exclude_seen)
 
     @property
     def greater(self) -> NDArray[np.int64]:

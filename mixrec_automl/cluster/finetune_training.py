@@ -9,8 +9,10 @@ from pathlib import Path
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search_config import SearchConfig
 from trainers.device import keep_freed_memory
-from trainers.finetune import finetune
+from trainers.evaluate import evaluate
+from trainers.finetune import finetune, load_best
 from trainers.progress import Progress, silent
+from trainers.ranks import TEST_SETTINGS, UserRanks
 from trainers.task import TrainingTask, load_task
 
 
@@ -66,6 +68,12 @@ class FinetuneTraining:
         if result.epochs_run < self.config.training.epochs:
             return None
         return TrialScore(result.mrr, result.standard_error)
+
+    def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
+        """Test ranks of every user under `TEST_SETTINGS`, by the weights of the best epoch in the trial's folder."""
+        config, task = self.config.finetune, self.load()
+        model = load_best(config, trial.architecture, task, seed=trial.seed, folder=trial.folder)
+        return evaluate(model, task.layout(config.model), task.data, TEST_SETTINGS, config.data.history)
 
 
 _loaded: dict[tuple[Hashable, ...], TrainingTask] = {}

@@ -20,6 +20,14 @@ LLMREC = Variant("LLMRec", {"model.kind": "llmrec", **NO_TASKS})
 VARIATION_1 = Variant("Variation 1", {"model.kind": "mixrec_base", "training.lambda_collaborative": 0.0})
 VARIATION_2 = Variant("Variation 2")
 MIXREC = Variant("MixRec", design="searched")
+BASELINES = (
+    Variant("GRU4Rec", baseline="gru4rec"),
+    Variant("SASRec", baseline="sasrec"),
+    Variant("BERT4Rec", baseline="bert4rec"),
+    Variant("FDSA", baseline="fdsa"),
+    Variant("MF", baseline="mf"),
+    Variant("NCF", baseline="ncf"),
+)
 
 WEIGHTS = (1e-6, 1e-4, 1e-2, 1e-1)
 LAMBDAS = ("align", "contrastive", "collaborative")
@@ -33,10 +41,10 @@ def _one_of_three(lambda_: str, value: float) -> Variant:
 STUDIES = (
     Study(
         "main",
-        "Does searched MixRec beat the fixed designs and the language model without adapters?",
+        "Does searched MixRec beat the fixed designs, the language model without adapters and the other models?",
         "Table 2",
         "MixRec",
-        (MIXREC, VARIATION_2, VARIATION_1, LLMREC),
+        (MIXREC, VARIATION_2, VARIATION_1, LLMREC, *BASELINES),
     ),
     Study(
         "ablation",

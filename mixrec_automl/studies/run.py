@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 
-from mixrec_automl.cluster.study_training import StudyTraining
+from mixrec_automl.cluster.baseline_training import BaselineTraining
+from mixrec_automl.cluster.study_training import StudyTraining, TestedTraining
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.launch import launch
 from mixrec_automl.preparation import Prepared, prepare
@@ -62,7 +64,15 @@ def run_study(
     plan = plan_study(study, base, seeds, layers, searched, user_share)
     for variant, why in plan.left_out.items():
         console.print(f"left out: {variant}: {why}", highlight=False, markup=False)
-    trained = [(variant, replace(prepared.training, config=config)) for variant, config in plan.configs.items()]
+    trained: list[tuple[str, TestedTraining]] = []
+    epochs = {}
+    for variant, config in plan.configs.items():
+        baseline = plan.baselines.get(variant)
+        if baseline is None:
+            trained.append((variant, replace(prepared.training, config=config)))
+        else:
+            trained.append((variant, BaselineTraining(config, baseline, prepared.training.prepared)))
+            epochs[variant] = config.baselines.of(baseline).epochs
     return _run(
         name,
         plan.base,
@@ -72,6 +82,7 @@ def run_study(
         GridProposer(plan.cells),
         repository,
         console,
+        epochs,
     )
 
 
@@ -92,6 +103,7 @@ def _run(
     proposer: Proposer,
     repository: Repository,
     console: Console,
+    epochs_by_variant: Mapping[str, int] = MappingProxyType({}),
 ) -> Search:
     """Record and run, or go on with what was recorded; nothing where it is complete."""
     if name not in {known.name for known in repository.searches()}:
@@ -99,7 +111,16 @@ def _run(
         def record() -> None:
             repository.create_search(name, stored, prepared.fingerprint, prepared.floors)
 
-        return launch(name, config, training, proposer, repository, console, record=record)
+        return launch(
+            name,
+            config,
+            training,
+            proposer,
+            repository,
+            console,
+            record=record,
+            epochs_by_variant=epochs_by_variant,
+        )
     known = repository.search(name)
     if dict(known.config) != dict(stored):
         differing = ", ".join(_differences(known.config, stored))
@@ -111,7 +132,7 @@ def _run(
         )
     if known.state is SearchState.COMPLETED:
         return known
-    return launch(name, config, training, proposer, repository, console)
+    return launch(name, config, training, proposer, repository, console, epochs_by_variant=epochs_by_variant)
 
 
 def _differences(left: Any, right: Any, path: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from mixrec_automl.config import from_dict, with_settings
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.architecture import Architecture, Placement
 from search_spaces.damoe import DamoeSpace
+from trainers.baselines.config import BaselineName
 from trainers.errors import UserError
 
 Design = Literal["serial", "parallel", "searched"]
@@ -30,6 +31,8 @@ class Variant:
     """What differs from the study's configuration: dotted key -> value."""
     design: Design = "serial"
     """`serial` is the paper's fixed design (Variation 2); `searched` the winner of a search of its own."""
+    baseline: BaselineName | None = None
+    """The model that is trained instead of MixRec; the design is not read then."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class StudyPlan:
     seeds: tuple[int, ...]
     left_out: Mapping[str, str]
     """Variants that this backbone cannot have, and why."""
+
+    @property
+    def baselines(self) -> Mapping[str, BaselineName]:
+        """The variants that are no MixRec, with their models."""
+        return {one.name: one.baseline for one in self.study.variants if one.baseline and one.name in self.configs}
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ def launch_in_threads(
     console: Console,  # noqa: ARG001
     *,
     record: Callable[[], object] = lambda: None,
+    epochs_by_variant: Mapping[str, int],  # noqa: ARG001
 ) -> Search:
     """`launch` without Ray and MLflow, one trial at a time."""
     import threading
@@ -181,7 +182,10 @@ def test_every_variant_is_a_valid_configuration(study: Study) -> None:
     plan = plan_study(study, base, range(2), 12, searched)
     assert not plan.left_out
     assert len({variant.name for variant in study.variants}) == len(study.variants)
-    distinct = {(json.dumps(one.as_dict()), str(plan.architectures[name])) for name, one in plan.configs.items()}
+    distinct = {
+        (json.dumps(one.as_dict()), str(plan.architectures[name]), plan.baselines.get(name))
+        for name, one in plan.configs.items()
+    }
     assert len(distinct) == len(study.variants), "no two variants are the same"
     assert [cell.seed for cell in plan.cells] == [0] * len(study.variants) + [1] * len(study.variants)
     assert all(config.search.user_share == 1 for config in plan.configs.values())

@@ -1,0 +1,56 @@
+"""The training of a baseline, on the users of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.search_config import SearchConfig
+from trainers.baselines.baseline import Baseline
+from trainers.baselines.build import build_baseline
+from trainers.baselines.config import BaselineConfig, BaselineName
+from trainers.baselines.train import load_baseline, rank_users, train_baseline
+from trainers.data.sequence_data import SequenceData
+from trainers.data.store_format import open_prepared
+from trainers.data.users import sample_users
+from trainers.ranks import TEST_SETTINGS, UserRanks
+
+
+@dataclass(frozen=True)
+class BaselineTraining:
+    """A `TestedTraining` of a model of Table 2 that is not ours; the trial's architecture is not read."""
+
+    config: SearchConfig
+    name: BaselineName
+    prepared: Path
+
+    @property
+    def settings(self) -> BaselineConfig:
+        return self.config.baselines.of(self.name)
+
+    def data(self) -> SequenceData:
+        """The users of the search, over the whole catalogue. Raises UserError for data that cannot be used."""
+        full, budget = open_prepared(self.prepared), self.config.search
+        users = sample_users(full.num_users, budget.user_share, budget.seed)
+        return full if len(users) == full.num_users else full.select_users(users)
+
+    def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        data = self.data()
+        result, has_ended = train_baseline(
+            self.settings,
+            lambda: self._build(data),
+            data,
+            seed=trial.seed,
+            folder=trial.folder,
+            on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
+            recorded=trial.recorded_epochs,
+        )
+        return TrialScore(result.mrr, result.standard_error) if has_ended else None
+
+    def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
+        data = self.data()
+        return rank_users(load_baseline(lambda: self._build(data), trial.folder), data, TEST_SETTINGS)
+
+    def _build(self, data: SequenceData) -> Baseline[object]:
+        return build_baseline(self.settings, data)

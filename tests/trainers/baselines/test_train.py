@@ -1,0 +1,153 @@
+"""Training of every baseline: it learns, ends at a plateau, resumes exactly and sees no held-out item."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainers.tiny_task import sequences
+from trainers import checkpoint
+from trainers.baselines.baseline import Baseline
+from trainers.baselines.build import build_baseline
+from trainers.baselines.config import (
+    BaselineConfig,
+    BaselineName,
+    BaselinesConfig,
+    Bert4RecConfig,
+    FdsaConfig,
+    Gru4RecConfig,
+    MfConfig,
+    NcfConfig,
+    SasRecConfig,
+)
+from trainers.baselines.rows import to_rows
+from trainers.baselines.train import load_baseline, rank_users, train_baseline
+from trainers.data.sequence_data import SequenceData
+from trainers.finetune import BEST, LAST, NotFiniteError
+from trainers.metrics import summarise
+from trainers.ranks import Setting
+from trainers.reports import EpochReport, FinetuneResult
+
+SMALL: dict[str, BaselineConfig] = {
+    "gru4rec": Gru4RecConfig(width=16, hidden=16, learning_rate=1e-2),
+    "sasrec": SasRecConfig(width=16, dropout=0.1, learning_rate=5e-3),
+    "sasrec-gbce": SasRecConfig(width=16, dropout=0.1, learning_rate=5e-3, item_loss="gbce", sampled_items=12),
+    "bert4rec": Bert4RecConfig(width=16, dropout=0.1, learning_rate=5e-3),
+    "fdsa": FdsaConfig(width=16, dropout=0.1, learning_rate=5e-3, least_items=1),
+    "mf": MfConfig(dim=16, learning_rate=2e-2),
+    "ncf": NcfConfig(dim=16, learning_rate=2e-2),
+}
+SEQUENTIAL = [name for name in SMALL if name not in ("mf", "ncf")]
+
+
+def train(
+    config: BaselineConfig,
+    data: SequenceData,
+    folder: Path,
+    *,
+    seed: int = 0,
+    stop_after: int | None = None,
+    recorded: int | None = None,
+) -> tuple[FinetuneResult, bool, list[EpochReport]]:
+    reports: list[EpochReport] = []
+
+    def on_epoch(report: EpochReport) -> bool:
+        reports.append(report)
+        return stop_after is None or len(reports) < stop_after
+
+    def build() -> Baseline[Any]:
+        return build_baseline(config, data)
+
+    result, ended = train_baseline(config, build, data, seed=seed, folder=folder, on_epoch=on_epoch, recorded=recorded)
+    return result, ended, reports
+
+
+def test_every_model_has_a_case_here() -> None:
+    names = [field.name for field in fields(BaselinesConfig)]
+    assert tuple(names) == get_args(BaselineName)
+    assert {type(config) for config in SMALL.values()} == {type(getattr(BaselinesConfig(), name)) for name in names}
+
+
+def last_model(config: BaselineConfig, data: SequenceData, folder: Path) -> Any:
+    """After the last epoch, not the best one."""
+    model = build_baseline(config, data)
+    checkpoint.load_training(folder / LAST, model, torch.optim.AdamW(model.parameters()))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_it_learns_twenty_users_by_heart(name: str, tmp_path: Path) -> None:
+    data, config = sequences(num_users=20), replace(SMALL[name], epochs=150, patience=150, batch_size=10)
+    train(config, data, tmp_path)
+    kept = [data.training(user) for user in range(data.num_users) if len(data.training(user)) > 1]
+    with torch.inference_mode():
+        scores = last_model(config, data, tmp_path).scores(to_rows([row[:-1] for row in kept], data.num_items))
+    targets = torch.tensor([int(row[-1]) for row in kept])
+    above = (scores > scores.gather(1, targets[:, None])).sum(dim=1)
+    assert (1 / (1 + above)).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf"])
+def test_a_collaborative_model_ranks_what_a_user_took_first(name: str, tmp_path: Path) -> None:
+    data, config = sequences(num_users=20), replace(SMALL[name], epochs=150, patience=150, batch_size=40)
+    train(config, data, tmp_path)
+    scores = last_model(config, data, tmp_path).score_users(data, np.arange(20), "test").detach()
+    areas = []
+    for user in range(20):
+        taken = np.isin(np.arange(data.num_items), data.training(user))
+        areas.append(float((scores[user][taken][:, None] > scores[user][~taken]).double().mean()))
+    assert np.mean(areas) > 0.97
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(name: str, tmp_path: Path) -> None:
+    data, config = sequences(), replace(SMALL[name], epochs=5, patience=5)
+    whole, ended, reports = train(config, data, tmp_path / "whole")
+    assert ended
+    _, ended, first = train(config, data, tmp_path / "parts", stop_after=2)
+    assert not ended
+    resumed, ended, later = train(config, data, tmp_path / "parts", recorded=1)
+    assert ended
+    assert resumed == whole
+    assert [report.epoch for report in later] == [2, 3, 4, 5], "what was finished and not recorded comes first"
+    assert [report.losses for report in (*first[:1], *later)] == [report.losses for report in reports]
+    one, other = (checkpoint.read(tmp_path / folder / LAST)[0] for folder in ("whole", "parts"))
+    assert all(one[key].equal(other[key]) for key in one)
+    with pytest.raises(ValueError, match="another model, seed or configuration"):
+        train(config, data, tmp_path / "parts", seed=1)
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_held_out_items_never_reach_its_weights(name: str, tmp_path: Path) -> None:
+    data, config = sequences(), replace(SMALL[name], epochs=2)
+    items = data.items.copy()
+    for end in data.offsets[1:]:
+        items[end - 2 : end] = (items[end - 2 : end] + 11) % data.num_items
+    train(config, data, tmp_path / "one")
+    train(config, replace(data, items=items), tmp_path / "other")
+    one, other = (checkpoint.read(tmp_path / folder / LAST)[0] for folder in ("one", "other"))
+    assert all(one[key].equal(other[key]) for key in one)
+
+
+def test_it_ends_at_the_plateau_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    data, config = sequences(), replace(SMALL["sasrec"], epochs=200, patience=3)
+    result, ended, reports = train(config, data, tmp_path)
+    assert ended
+    assert result.epochs_run < 200
+    assert result.epochs_run - result.best_epoch == 3
+    curve = [report.validation.mrr for report in reports]
+    assert max(curve) == curve[result.best_epoch - 1] == result.mrr
+    model = load_baseline(lambda: build_baseline(config, data), tmp_path)
+    (ranks,) = rank_users(model, data, [Setting("validation")])
+    assert summarise(ranks).mrr == pytest.approx(result.mrr)
+    assert checkpoint.read(tmp_path / BEST)[1]["epoch"] == result.best_epoch
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotFiniteError, match="lower the learning rate"):
+        train(replace(SMALL["sasrec"], learning_rate=1e30, batch_size=4), sequences(), tmp_path)

@@ -1,0 +1,34 @@
+"""What training and evaluation ask of a baseline.
+
+Legend: B users or rows, I items.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainers.data.sequence_data import SequenceData, Split
+
+Batch = TypeVar("Batch")
+
+
+class Baseline(nn.Module, ABC, Generic[Batch]):
+    """Scores the catalogue for a user, or for the history of one."""
+
+    @abstractmethod
+    def batches(self, data: SequenceData, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """One pass over the training part of `data`, and nothing else of it, in random order; frozen dataclasses."""
+
+    @abstractmethod
+    def loss_terms(self, batch: Batch) -> tuple[Tensor, int]:
+        """The loss as (sum of its terms, number of terms); random draws are torch's global ones."""
+
+    @abstractmethod
+    def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
+        """[B, I] for the held-out item of each of `users`, from what lies before it."""

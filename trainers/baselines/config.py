@@ -1,0 +1,142 @@
+"""Settings of the baselines, with units. The field text under each field is its documentation.
+
+Sizes and rates are the defaults of RecBole 1.2.1, through which the paper ran GRU4Rec, SASRec, BERT4Rec and FDSA,
+unless the field says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from trainers.config import STRICT, PositiveInt, Probability, Rate, Share, Weight
+
+
+@dataclass(frozen=True, config=STRICT)
+class BaselineConfig:
+    """What all baselines share: they are trained to a plateau of the validation MRR."""
+
+    learning_rate: Rate = 1e-3
+    """Of Adam, constant."""
+    weight_decay: Weight = 0.0
+    """Decoupled, as in AdamW."""
+    batch_size: PositiveInt = 64
+    """Rows of a step: training sequences, or interactions for the collaborative models. (RecBole takes 2,048 of its
+    rows, each of which has one target.)"""
+    epochs: PositiveInt = 200
+    """At most so many passes over the training part."""
+    patience: PositiveInt = 10
+    """Epochs without a better validation MRR after which the training ends."""
+    max_gradient_norm: Rate = 5.0
+    """Gradients of all weights together are clipped to this norm."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class SequentialConfig(BaselineConfig):
+    """Of the models that read a history."""
+
+    history: PositiveInt = 50
+    """Newest items that are read."""
+    width: PositiveInt = 64
+    """Of item vectors."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Gru4RecConfig(SequentialConfig):
+    """GRU4Rec."""
+
+    hidden: PositiveInt = 128
+    """Width of the recurrent state."""
+    layers: PositiveInt = 1
+    """Recurrent layers."""
+    dropout: Probability = 0.3
+    """Of item vectors."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TransformerConfig(SequentialConfig):
+    """Of the models around a Transformer, whose feed-forward layers are four times as wide as its vectors."""
+
+    layers: PositiveInt = 2
+    """Blocks."""
+    heads: PositiveInt = 2
+    """Of attention; they divide the width."""
+    dropout: Probability = 0.5
+    """Of embeddings, of attention weights and after each half of a block."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class SasRecConfig(TransformerConfig):
+    """SASRec."""
+
+    item_loss: Literal["full", "gbce"] = "full"
+    """`full` is the cross entropy over the catalogue; `gbce` a calibrated binary one over a sample of it."""
+    sampled_items: PositiveInt = 256
+    """Items drawn for each step, for all its rows, by `gbce`."""
+    gbce_calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """t of gBCE."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bert4RecConfig(TransformerConfig):
+    """BERT4Rec."""
+
+    dropout: Probability = 0.2
+    """Of embeddings, of attention weights and after each half of a block."""
+    mask_share: Share = 0.2
+    """Chance of an item to be masked."""
+    last_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the rows that have their last item alone masked."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class FdsaConfig(TransformerConfig):
+    """FDSA. The features of an item are the words of its sentence, the text that MixRec reads."""
+
+    most_features: PositiveInt = 32
+    """Of an item; the rest of its words is left out."""
+    least_items: PositiveInt = 2
+    """A word of fewer items is no feature."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class CollaborativeConfig(BaselineConfig):
+    """Of the models that know users and no order."""
+
+    dim: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    """Width of e_user and e_item."""
+    negatives: PositiveInt = 4
+    """Of each positive."""
+    batch_size: PositiveInt = 512
+    """Interactions of a step."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class MfConfig(CollaborativeConfig):
+    """Matrix factorisation, trained with BPR."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class NcfConfig(CollaborativeConfig):
+    """Neural matrix factorisation, trained with binary cross entropy."""
+
+
+BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "mf", "ncf"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class BaselinesConfig:
+    """The models that MixRec is compared with."""
+
+    gru4rec: Gru4RecConfig = Gru4RecConfig()
+    sasrec: SasRecConfig = SasRecConfig()
+    bert4rec: Bert4RecConfig = Bert4RecConfig()
+    fdsa: FdsaConfig = FdsaConfig()
+    mf: MfConfig = MfConfig()
+    ncf: NcfConfig = NcfConfig()
+
+    def of(self, name: BaselineName) -> BaselineConfig:
+        found: BaselineConfig = getattr(self, name)
+        return found
