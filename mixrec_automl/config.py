@@ -17,7 +17,7 @@ from mixrec_automl.presets import find_preset
 from mixrec_automl.search_config import SearchConfig
 from trainers.errors import UserError
 
-__all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_settings"]
+__all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_overrides", "with_settings"]
 
 OVERRIDE = "--set"
 LONGEST_SHOWN = 60
@@ -78,16 +78,12 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> SearchConfig
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     raw = _parse(text, str(path))
-    if raw is None:
-        raw = {}
-    keys = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{OVERRIDE} {override}: write it as section.key=value, e.g. {OVERRIDE} search.trials=4")
-        raw = _replaced(raw, key.strip().split("."), _parse(value, f"{OVERRIDE} {override}"))
-        keys.append(key.strip())
-    return _build(raw, _Origin(str(path), frozenset(keys)))
+    return _overridden({} if raw is None else raw, overrides, str(path))
+
+
+def with_overrides(config: SearchConfig, overrides: Sequence[str], where: str) -> SearchConfig:
+    """`config` with `overrides` as `load_config` reads them; `where` names its origin. Raises ConfigError."""
+    return _overridden(config.as_dict(), overrides, where)
 
 
 def from_dict(stored: Mapping[str, Any], where: str) -> SearchConfig:
@@ -101,6 +97,17 @@ def with_settings(config: SearchConfig, settings: Mapping[str, Any], where: str)
     for key, value in settings.items():
         raw = _replaced(raw, key.split("."), value)
     return _build(raw, _Origin(where))
+
+
+def _overridden(raw: Any, overrides: Sequence[str], where: str) -> SearchConfig:
+    keys = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{OVERRIDE} {override}: write it as section.key=value, e.g. {OVERRIDE} search.trials=4")
+        raw = _replaced(raw, key.strip().split("."), _parse(value, f"{OVERRIDE} {override}"))
+        keys.append(key.strip())
+    return _build(raw, _Origin(where, frozenset(keys)))
 
 
 def _parse(text: str, where: str) -> Any:

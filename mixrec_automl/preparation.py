@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -15,8 +16,20 @@ from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
 from trainers.baselines.floors import cheap_floors
 from trainers.data.prepare import open_or_prepare
+from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import read_manifest
+from trainers.data.users import open_users
 from trainers.metrics import summarise
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a search is recorded with: scores on another one do not compare."""
+
+    fingerprint: str
+    """Of data, users, all of the configuration that decides on scores and, where one is read, tokeniser and backbone"""
+    floors: Mapping[str, float]
+    """As `Search.floors`"""
 
 
 @dataclass(frozen=True)
@@ -26,10 +39,7 @@ class Prepared:
     config: SearchConfig
     training: FinetuneTraining
     space: DamoeSpace
-    fingerprint: str
-    """Of data, users, tokeniser, backbone and all of the configuration that decides on scores"""
-    floors: Mapping[str, float]
-    """As `Search.floors`"""
+    basis: Basis
 
 
 def prepare(config: SearchConfig, console: Console) -> Prepared:
@@ -38,6 +48,34 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     Raises:
         UserError: data or backbone cannot be had or do not fit the configuration.
     """
+    folder, name = _prepare_data(config, console), config.data.name
+    training = FinetuneTraining(config, folder, paths.backbones_folder())
+    with console.status(f"backbone {config.backbone.name}") as status:
+        task = training.load(lambda stage: status.update(f"backbone {config.backbone.name}: {stage}"))
+    layers = len(task.backbone.layers)
+    space = DamoeSpace(layers, config.model.replacement_frequency)
+    _tell_users(console, name, task.data)
+    kept = task.sampler(config.finetune, config.search.seed).share_of_targets_kept()
+    _say(console, f"          a history of {config.data.history} keeps {kept:.1%} of their training targets")
+    _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
+    _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
+    _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")
+    return Prepared(config, training, space, _basis(task.fingerprint, config, task.data))
+
+
+def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
+    """Bring the data here, for models that read no text.
+
+    Raises:
+        UserError: the data cannot be had.
+    """
+    data = open_users(_prepare_data(config, console), config.search.user_share, config.search.seed)
+    _tell_users(console, config.data.name, data)
+    return _basis(f"{data.fingerprint} {data.num_users}", config, data)
+
+
+def _prepare_data(config: SearchConfig, console: Console) -> Path:
+    """The folder of the prepared data; prints the counts where it is new."""
     folder, name = paths.data_folder(config.data.name), config.data.name
     is_new = not folder.exists()
     with console.status(f"data set {name}") as status:
@@ -51,29 +89,26 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     if is_new:
         for at in read_manifest(folder).counts:
             _say(console, f"{at.step}: {at.users:,} users, {at.items:,} items, {at.interactions:,} interactions")
-    training = FinetuneTraining(config, folder, paths.backbones_folder())
-    with console.status(f"backbone {config.backbone.name}") as status:
-        task = training.load(lambda stage: status.update(f"backbone {config.backbone.name}: {stage}"))
-    layers = len(task.backbone.layers)
-    space = DamoeSpace(layers, config.model.replacement_frequency)
-    _say(console, f"data      {name}: {task.data.num_users:,} users in Data_BO, {task.data.num_items:,} items")
-    kept = task.sampler(config.finetune, config.search.seed).share_of_targets_kept()
-    _say(console, f"          a history of {config.data.history} keeps {kept:.1%} of their training targets")
-    _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
-    _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
-    _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")
+    return folder
+
+
+def _tell_users(console: Console, name: str, data: SequenceData) -> None:
+    _say(console, f"data      {name}: {data.num_users:,} users in Data_BO, {data.num_items:,} items")
+
+
+def _basis(read: str, config: SearchConfig, data: SequenceData) -> Basis:
     below = {
         floor.name.replace("-", "_") + ("_unseen" if floor.exclude_seen else ""): summarise(floor.ranks).mrr
-        for floor in cheap_floors(task.data, "validation")
+        for floor in cheap_floors(data, "validation")
     }
-    return Prepared(config, training, space, _fingerprint(task.fingerprint, config), below)
+    return Basis(_fingerprint(read, config), below)
 
 
-def _fingerprint(task: str, config: SearchConfig) -> str:
+def _fingerprint(read: str, config: SearchConfig) -> str:
     """Budget and machines leave the scores as they are; everything else decides on them."""
     stored = config.as_dict()
     deciding = {name: stored[name] for name in ("data", "backbone", "model", "training")}
-    text = json.dumps([task, deciding, config.search.seed], sort_keys=True)
+    text = json.dumps([read, deciding, config.search.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

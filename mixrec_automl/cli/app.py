@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mixrec_automl
-from mixrec_automl.cli import data, promote, recommend, search, searches, show, stop, study, ui
+from mixrec_automl.cli import baselines, data, promote, recommend, search, searches, show, stop, study, ui
 from mixrec_automl.cli.errors import FriendlyGroup
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("search", epilog=search.SEARCH_EXAMPLE)(search.search)
 app.command("resume", epilog=search.RESUME_EXAMPLE)(search.resume)
 app.command("stop", epilog=stop.EXAMPLE)(stop.stop)
 app.add_typer(study.app, name="study")
+app.add_typer(baselines.app, name="baselines")
 app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)

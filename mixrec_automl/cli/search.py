@@ -60,7 +60,7 @@ def search(
         proposer = AxProposer(prepared.space, loaded.search.initial_trials)
 
         def record() -> None:
-            repository.create_search(chosen, loaded.as_dict(), prepared.fingerprint, prepared.floors)
+            repository.create_search(chosen, loaded.as_dict(), prepared.basis.fingerprint, prepared.basis.floors)
 
         return launch(chosen, loaded, prepared.training, proposer, repository, console, record=record)
 
@@ -98,10 +98,11 @@ def resume(
         from mixrec_automl.search.ax_proposer import AxProposer
 
         prepared = prepare(config, console)
-        if prepared.fingerprint != stored.fingerprint:
+        if prepared.basis.fingerprint != stored.fingerprint:
             raise UserError(
-                f"search {name!r} began on other data or another backbone (fingerprint {stored.fingerprint}, now "
-                f"{prepared.fingerprint}), so its scores could not be compared: bring those back or start a new search"
+                f"search {name!r} began on other data or another backbone (fingerprint {stored.fingerprint}, "
+                f"now {prepared.basis.fingerprint}), so its scores could not be compared: bring those back or start a "
+                "new search"
             )
         proposer = AxProposer(prepared.space, config.search.initial_trials)
         return launch(name, config, prepared.training, proposer, repository, console)

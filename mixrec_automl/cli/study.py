@@ -11,9 +11,11 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mixrec_automl.search_config import SearchConfig
     from mixrec_automl.store.records import Search
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.studies.results import Row
+    from mixrec_automl.studies.study import Study
 
 app = typer.Typer(help="Run the paper's experiments and compare their variants.", no_args_is_help=True)
 
@@ -67,11 +69,8 @@ def run(
     ] = False,
 ) -> None:
     """Run a study, or go on with it: every variant, seed by seed, tested once. The same command resumes it."""
-    from mixrec_automl import paths
-    from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import load_config
     from mixrec_automl.presets import find_preset
-    from mixrec_automl.store.repository import Repository
     from mixrec_automl.studies.catalogue import find_study
     from trainers.errors import UserError
 
@@ -79,13 +78,28 @@ def run(
     if smoke and (data or config):
         raise UserError("--smoke brings its own data and configuration: leave out --data and --config")
     chosen = SMOKE if smoke else config or data or DEFAULT_DATA
-    if user_share == 0:
-        raise UserError("--user-share is 0: nobody is left")
     if config is None and find_preset(chosen) is None:
         raise UserError(f"there is no preset {chosen!r}: give a YAML file with --config")
     more = [f"data.name={data}"] if data and config else []
     base = load_config(chosen, [*more, *(overrides or [])])
-    recorded = paths.valid_name(name or f"study-{study.name}-{base.data.name}", "study")
+    run_and_show(study, base, name or f"study-{study.name}-{base.data.name}", seeds, user_share)
+
+
+def run_and_show(study: Study, base: SearchConfig, name: str, seeds: int, user_share: float) -> None:
+    """Run `study` under `name`, print its table and what to type next.
+
+    Raises:
+        UserError: as `run_study`, or a name or share that cannot be.
+        typer.Exit: it did not complete.
+    """
+    from mixrec_automl import paths
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.store.repository import Repository
+    from trainers.errors import UserError
+
+    recorded = paths.valid_name(name, "study")
+    if user_share == 0:
+        raise UserError("--user-share is 0: nobody is left")
     repository, console = Repository.open(), make_console()
     console.print(f"study {recorded}: {study.question}", highlight=False, markup=False)
 
@@ -140,14 +154,11 @@ def show(
 def _rows(study: Search, repository: Repository, *, exclude_seen: bool) -> tuple[Row, ...]:
     from mixrec_automl import paths
     from mixrec_automl.studies.results import study_rows
-    from trainers.data.store_format import open_prepared
-    from trainers.data.users import sample_users
+    from trainers.data.users import open_users
 
     folder = paths.runs_folder() / study.name
-    data = open_prepared(paths.data_folder(study.config["data"]["name"]))
     budget = study.config["search"]
-    if budget["user_share"] < 1:
-        data = data.select_users(sample_users(data.num_users, budget["user_share"], budget["seed"]))
+    data = open_users(paths.data_folder(study.config["data"]["name"]), budget["user_share"], budget["seed"])
     return study_rows(study, repository.trials(study.name), folder, data, exclude_seen=exclude_seen)
 
 
@@ -171,7 +182,8 @@ def _print(
     ranked = ", seen items left out" if exclude_seen else ""
     share = config.search.user_share
     users = "all users" if share == 1 else f"{share:.0%} of the users"
-    title = f"{study.name}: test items of {users}, {config.training.epochs} epochs{ranked}"
+    trained = "" if all(one["baseline"] for one in study.config["study"]["variants"].values()) else _epochs(config)
+    title = f"{study.name}: test items of {users}{trained}{ranked}"
     console.print(results_table(rows, reference=reference, title=title, paper=paper))
     differing = differences_to_paper(config)
     if paper and differing:
@@ -181,3 +193,8 @@ def _print(
     drawn = plot_to or paths.runs_folder() / study.name / "study.png"
     plot(rows, reference=reference, title=title, path=drawn)
     console.print(f"plot: {drawn}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _epochs(config: SearchConfig) -> str:
+    """Of MixRec; the other models end at a plateau."""
+    return f", {config.training.epochs} epoch{'' if config.training.epochs == 1 else 's'}"

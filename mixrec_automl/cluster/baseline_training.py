@@ -12,14 +12,13 @@ from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselineConfig, BaselineName
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
 from trainers.data.sequence_data import SequenceData
-from trainers.data.store_format import open_prepared
-from trainers.data.users import sample_users
+from trainers.data.users import open_users
 from trainers.ranks import TEST_SETTINGS, UserRanks
 
 
 @dataclass(frozen=True)
 class BaselineTraining:
-    """A `TestedTraining` of a model of Table 2 that is not ours; the trial's architecture is not read."""
+    """A `VariantTraining` of a model of Table 2 that is not ours; the trial's architecture is not read."""
 
     config: SearchConfig
     name: BaselineName
@@ -31,9 +30,7 @@ class BaselineTraining:
 
     def data(self) -> SequenceData:
         """The users of the search, over the whole catalogue. Raises UserError for data that cannot be used."""
-        full, budget = open_prepared(self.prepared), self.config.search
-        users = sample_users(full.num_users, budget.user_share, budget.seed)
-        return full if len(users) == full.num_users else full.select_users(users)
+        return open_users(self.prepared, self.config.search.user_share, self.config.search.seed)
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         data = self.data()

@@ -13,7 +13,7 @@ from trainers.metrics import summarise
 from trainers.ranks import Setting, UserRanks
 
 
-class TestedTraining(Protocol):
+class VariantTraining(Protocol):
     """A `Training` whose best epoch can be tested."""
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
@@ -31,7 +31,7 @@ class StudyTraining:
     The checkpoints of a whole grid would fill a disk and nobody serves them: `promote` trains what is to be served.
     """
 
-    variants: tuple[tuple[str, TestedTraining], ...]
+    variants: tuple[tuple[str, VariantTraining], ...]
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         training = dict(self.variants)[trial.variant]

@@ -6,9 +6,11 @@ The paper prints Fig. 5 to 12 as plots without numbers; the ranges of Fig. 9 to 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 from mixrec_automl.studies.study import Settings, Study, Variant
+from trainers.baselines.config import BaselineName
 from trainers.errors import UserError
 
 NO_TASKS: Settings = {
@@ -20,14 +22,16 @@ LLMREC = Variant("LLMRec", {"model.kind": "llmrec", **NO_TASKS})
 VARIATION_1 = Variant("Variation 1", {"model.kind": "mixrec_base", "training.lambda_collaborative": 0.0})
 VARIATION_2 = Variant("Variation 2")
 MIXREC = Variant("MixRec", design="searched")
-BASELINES = (
-    Variant("GRU4Rec", baseline="gru4rec"),
-    Variant("SASRec", baseline="sasrec"),
-    Variant("BERT4Rec", baseline="bert4rec"),
-    Variant("FDSA", baseline="fdsa"),
-    Variant("MF", baseline="mf"),
-    Variant("NCF", baseline="ncf"),
-)
+TITLES: Mapping[BaselineName, str] = {
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
+    "bert4rec": "BERT4Rec",
+    "fdsa": "FDSA",
+    "mf": "MF",
+    "ncf": "NCF",
+}
+BASELINES = tuple(Variant(title, baseline=name) for name, title in TITLES.items())
+BASELINE_STUDY = "baselines"
 
 WEIGHTS = (1e-6, 1e-4, 1e-2, 1e-1)
 LAMBDAS = ("align", "contrastive", "collaborative")
@@ -169,3 +173,10 @@ def find_study(name: str) -> Study:
         (nearest,) = difflib.get_close_matches(name, [study.name for study in STUDIES], n=1, cutoff=0.0)
         raise UserError(f"there is no study {name!r}: did you mean {nearest!r}? `mixrec-automl study list` lists all")
     return found
+
+
+def baseline_study(models: Sequence[BaselineName]) -> Study:
+    """Trains `models` alone, the first of them as reference."""
+    variants = tuple(Variant(TITLES[model], baseline=model) for model in models)
+    question = "How good are models that read no text with a language model?"
+    return Study(BASELINE_STUDY, question, "Table 2", variants[0].name, variants)

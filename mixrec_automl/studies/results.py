@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Tested:
+class VariantRanks:
     """Ranks of one variant."""
 
     name: str
@@ -77,15 +77,35 @@ def study_rows(
     Raises:
         UserError: the ranks of a completed trial are gone, or are of other users.
     """
-    told = study.config["study"]
-    tested = [_tested(name, trials, folder, exclude_seen) for name in told["variants"]]
-    tested += [
-        _Tested(floor.name, {_NO_SEED: floor.ranks}, None)
-        for floor in floors(data, "test")
-        if floor.exclude_seen is exclude_seen
+    tested = variants_of(study, trials, folder, exclude_seen=exclude_seen)
+    return compared(tested, data, study.config["study"]["reference"], exclude_seen=exclude_seen)
+
+
+def variants_of(
+    study: Search, trials: Sequence[Trial], folder: Path, *, exclude_seen: bool
+) -> tuple[VariantRanks, ...]:
+    """What has been tested of each variant. Arguments and errors are those of `study_rows`."""
+    return tuple(_tested(name, trials, folder, exclude_seen) for name in study.config["study"]["variants"])
+
+
+def compared(
+    variants: Sequence[VariantRanks], data: SequenceData, reference: str, *, exclude_seen: bool = False
+) -> tuple[Row, ...]:
+    """One row for each of `variants`, then the floors, all beside the one called `reference`.
+
+    Raises:
+        UserError: they are of different users.
+    """
+    tested = [
+        *variants,
+        *(
+            VariantRanks(floor.name, {_NO_SEED: floor.ranks}, None)
+            for floor in floors(data, "test")
+            if floor.exclude_seen is exclude_seen
+        ),
     ]
-    reference = next((one for one in tested if one.name == told["reference"]), None)
-    rows = [_row(one, reference) for one in tested]
+    beside = next((one for one in tested if one.name == reference), None)
+    rows = [_row(one, beside) for one in tested]
     pairs = [(place, name) for place, row in enumerate(rows) for name in row.differences]
     adjusted = holm([rows[place].differences[name].permutation_p for place, name in pairs])
     for (place, name), p in zip(pairs, adjusted, strict=True):
@@ -93,17 +113,17 @@ def study_rows(
     return tuple(rows)
 
 
-def _tested(name: str, trials: Sequence[Trial], folder: Path, exclude_seen: bool) -> _Tested:
+def _tested(name: str, trials: Sequence[Trial], folder: Path, exclude_seen: bool) -> VariantRanks:
     completed = [trial for trial in trials if trial.variant == name and trial.state is TrialState.COMPLETED]
     ranks = {
         trial.seed: read_test_ranks(folder / "trials" / str(trial.number), exclude_seen=exclude_seen)
         for trial in completed
     }
     known = [trial.mrr for trial in completed if trial.mrr is not None]
-    return _Tested(name, ranks, fmean(known) if known else None)
+    return VariantRanks(name, ranks, fmean(known) if known else None)
 
 
-def _row(one: _Tested, reference: _Tested | None) -> Row:
+def _row(one: VariantRanks, reference: VariantRanks | None) -> Row:
     seeds = tuple(sorted(one.ranks))
     metrics: dict[str, float] = {}
     spread: dict[str, float] = {}
@@ -125,7 +145,7 @@ def _row(one: _Tested, reference: _Tested | None) -> Row:
     return Row(one.name, trained, one.validation_mrr, metrics, spread, differences, {}, by_slice)
 
 
-def _differences(one: _Tested, reference: _Tested) -> dict[str, PairedDifference]:
+def _differences(one: VariantRanks, reference: VariantRanks) -> dict[str, PairedDifference]:
     """Over the seeds that both have; a floor is compared with all seeds of the reference."""
     is_floor = set(one.ranks) == {_NO_SEED}
     common = sorted(reference.ranks) if is_floor else sorted(set(one.ranks) & set(reference.ranks))

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
-from mixrec_automl.cluster.study_training import StudyTraining, TestedTraining
+from mixrec_automl.cluster.study_training import StudyTraining, VariantTraining
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.launch import launch
-from mixrec_automl.preparation import Prepared, prepare
+from mixrec_automl.preparation import Basis, prepare, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, SearchState, best_trial
@@ -59,25 +60,27 @@ def run_study(
             return search
         searched = winner.architecture
     planned = len(study.variants) * len(seeds)
-    prepared = prepare(replace(base, search=replace(base.search, user_share=user_share, trials=planned)), console)
-    layers = len(prepared.training.load().backbone.layers)
+    base = replace(base, search=replace(base.search, user_share=user_share, trials=planned))
+    prepared = prepare(base, console) if study.needs_backbone else None
+    basis = prepare_without_backbone(base, console) if prepared is None else prepared.basis
+    layers = 1 if prepared is None else len(prepared.training.load().backbone.layers)
     plan = plan_study(study, base, seeds, layers, searched, user_share)
     for variant, why in plan.left_out.items():
         console.print(f"left out: {variant}: {why}", highlight=False, markup=False)
-    trained: list[tuple[str, TestedTraining]] = []
+    trained: list[tuple[str, VariantTraining]] = []
     epochs = {}
     for variant, config in plan.configs.items():
         baseline = plan.baselines.get(variant)
-        if baseline is None:
-            trained.append((variant, replace(prepared.training, config=config)))
-        else:
-            trained.append((variant, BaselineTraining(config, baseline, prepared.training.prepared)))
+        if baseline is not None:
+            trained.append((variant, BaselineTraining(config, baseline, paths.data_folder(config.data.name))))
             epochs[variant] = config.baselines.of(baseline).epochs
+        elif prepared is not None:
+            trained.append((variant, replace(prepared.training, config=config)))
     return _run(
         name,
         plan.base,
         plan.as_dict(),
-        prepared,
+        basis,
         StudyTraining(tuple(trained)),
         GridProposer(plan.cells),
         repository,
@@ -91,14 +94,14 @@ def _run_search(config: SearchConfig, name: str, repository: Repository, console
 
     prepared = prepare(config, console)
     proposer = AxProposer(prepared.space, config.search.initial_trials)
-    return _run(name, config, config.as_dict(), prepared, prepared.training, proposer, repository, console)
+    return _run(name, config, config.as_dict(), prepared.basis, prepared.training, proposer, repository, console)
 
 
 def _run(
     name: str,
     config: SearchConfig,
     stored: Mapping[str, Any],
-    prepared: Prepared,
+    basis: Basis,
     training: Training,
     proposer: Proposer,
     repository: Repository,
@@ -109,7 +112,7 @@ def _run(
     if name not in {known.name for known in repository.searches()}:
 
         def record() -> None:
-            repository.create_search(name, stored, prepared.fingerprint, prepared.floors)
+            repository.create_search(name, stored, basis.fingerprint, basis.floors)
 
         return launch(
             name,
@@ -125,7 +128,7 @@ def _run(
     if dict(known.config) != dict(stored):
         differing = ", ".join(_differences(known.config, stored))
         raise UserError(f"{name!r} was run with other settings ({differing}): choose another --name")
-    if known.fingerprint != prepared.fingerprint:
+    if known.fingerprint != basis.fingerprint:
         raise UserError(
             f"{name!r} began on other data or another backbone, so its scores could not be compared: bring those back "
             "or choose another --name"

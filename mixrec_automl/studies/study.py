@@ -20,6 +20,8 @@ from trainers.errors import UserError
 
 Design = Literal["serial", "parallel", "searched"]
 Settings = Mapping[str, str | float | int | bool]
+NO_DESIGN = Architecture.uniform(Placement.SERIAL, 1)
+"""What the trial of a model without DAMoE layers is recorded with; nothing reads it"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Study:
     @property
     def needs_search(self) -> bool:
         return any(variant.design == "searched" for variant in self.variants)
+
+    @property
+    def needs_backbone(self) -> bool:
+        return any(variant.baseline is None for variant in self.variants)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,10 @@ def plan_study(
     left_out: dict[str, str] = {}
     for variant in study.variants:
         step = int(variant.settings.get("model.replacement_frequency", base.model.replacement_frequency))
+        if variant.baseline is not None:
+            configs[variant.name] = with_settings(base, variant.settings, f"variant {variant.name!r}")
+            architectures[variant.name] = NO_DESIGN
+            continue
         if step > layers:
             left_out[variant.name] = f"the backbone has {layers} layers, so none is a multiple of {step}"
             continue

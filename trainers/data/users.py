@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainers.data.sequence_data import SequenceData
+from trainers.data.store_format import open_prepared
 
 LEAST_USERS = 2
 """The factorisation behind the hard negatives has at most users - 1 dimensions (ruling 16)."""
@@ -29,3 +33,14 @@ def sample_users(num_users: int, share: float, seed: int) -> NDArray[np.int64]:
     count = min(num_users, max(LEAST_USERS, math.ceil(share * num_users - 1e-9)))
     order = np.random.default_rng(seed).permutation(num_users)
     return np.sort(order[:count]).astype(np.int64)
+
+
+def open_users(prepared: Path, share: float, seed: int) -> SequenceData:
+    """The prepared data in folder `prepared`, with `sample_users` of them alone, over the whole catalogue.
+
+    Raises:
+        UserError: there is no such data.
+    """
+    full = open_prepared(prepared)
+    users = sample_users(full.num_users, share, seed)
+    return full if len(users) == full.num_users else full.select_users(users)

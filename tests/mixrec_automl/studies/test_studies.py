@@ -3,76 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mixrec_automl import paths
 from mixrec_automl.cli.app import app
 from mixrec_automl.cli.study import app as commands
-from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.study_training import read_test_ranks
-from mixrec_automl.cluster.training import Training
 from mixrec_automl.config import load_config
-from mixrec_automl.controller import SearchParts, run_search
-from mixrec_automl.lease import acquire
 from mixrec_automl.presets import preset_names
-from mixrec_automl.search.proposer import Proposer
-from mixrec_automl.search_config import SearchConfig
-from mixrec_automl.store.records import Search, SearchState, TrialState, last_epochs
+from mixrec_automl.store.records import Search, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
-from mixrec_automl.studies import run as module
 from mixrec_automl.studies.catalogue import STUDIES, find_study
 from mixrec_automl.studies.paper import TABLE_1, TABLE_2
 from mixrec_automl.studies.run import run_study, search_name
 from mixrec_automl.studies.study import Study, plan_study, training_seeds
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.bench import Watching
 from trainers.errors import UserError
 from trainers.metrics import per_user
 from trainers.statistics import holm, paired_difference
 
 NAMES = [study.name for study in STUDIES]
-
-
-def launch_in_threads(
-    name: str,
-    config: SearchConfig,
-    training: Training,
-    proposer: Proposer,
-    repository: Repository,
-    console: Console,  # noqa: ARG001
-    *,
-    record: Callable[[], object] = lambda: None,
-    epochs_by_variant: Mapping[str, int],  # noqa: ARG001
-) -> Search:
-    """`launch` without Ray and MLflow, one trial at a time."""
-    import threading
-
-    record()
-    writer = acquire(repository, name)
-    known, seen = repository.trials(name), repository.observations(name)
-    make = partial(InProcessExecutor, training)
-    parts = SearchParts(writer, known, last_epochs(seen), proposer, make, Watching(), lambda: None)
-    return run_search(config.search, 1, paths.runs_folder() / name, parts, threading.Event())
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One for all, so that data and backbone are made once."""
-    folder = tmp_path_factory.mktemp("studies")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIXREC_HOME", str(folder))
-        patch.delenv("MIXREC_DATABASE_URL", raising=False)
-        patch.setattr(module, "launch", launch_in_threads)
-        yield folder
 
 
 def smoke(study: Study, *, seeds: int = 1, name: str | None = None, **changes: str) -> Search:
@@ -144,7 +99,7 @@ def test_the_table_is_what_the_ranks_say(home: Path) -> None:
     smoke(study, seeds=2, name="two")
     shown = CliRunner().invoke(app, ["study", "show", "two", "--json"], catch_exceptions=False)
     rows = {row["name"]: row for row in json.loads(shown.stdout)}
-    assert list(rows) == ["context", "causal", "causal+columns", "popularity", "repeat-last"]
+    assert list(rows) == ["context", "causal", "causal+columns", "popularity", "repeat-last", "item-knn", "markov"]
     folders = {
         (trial.variant, trial.seed): home / "runs" / "two" / "trials" / str(trial.number)
         for trial in Repository.open().trials("two")
@@ -168,7 +123,7 @@ def test_the_table_is_what_the_ranks_say(home: Path) -> None:
         for metric, difference in row["differences"].items():
             plain.append(difference["permutation_p"])
             adjusted.append(row["adjusted_p"][metric])
-    assert len(plain) == 4 * 3
+    assert len(plain) == 6 * 3
     assert adjusted == pytest.approx(holm(plain))
     of_slices = [rows["causal"]["by_slice"][name] for name in rows["causal"]["by_slice"] if name.startswith("history")]
     total = sum(one["users"] * one["mrr"] for one in of_slices)

@@ -1,0 +1,152 @@
+"""`mixrec-automl baselines`: the other models of Table 2, under the same split and evaluator."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from mixrec_automl.cli.study import SMOKE, run_and_show
+
+if TYPE_CHECKING:
+    from mixrec_automl.search_config import SearchConfig
+    from mixrec_automl.store.records import Search
+    from mixrec_automl.store.repository import Repository
+    from mixrec_automl.studies.results import VariantRanks
+    from trainers.baselines.config import BaselineName
+    from trainers.data.sequence_data import SequenceData
+
+app = typer.Typer(help="Train other models on your data and compare all that was tested on it.", no_args_is_help=True)
+
+RUN_EXAMPLE = "Example: mixrec-automl baselines run sasrec gru4rec --data ml-100k --seeds 3"
+COMPARE_EXAMPLE = "Example: mixrec-automl baselines compare --data ml-100k --reference SASRec"
+
+
+@app.command("run", epilog=RUN_EXAMPLE)
+def run(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, mf, ncf; or all.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each model.")] = 1,
+    user_share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
+    ] = 1.0,
+    slots: Annotated[int, typer.Option(min=1, help="Models that train at the same time, each on one core.")] = 2,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="E.g. baselines.sasrec.dropout=0.2; may be repeated."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name to record it under.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Made-up data, two epochs: shows that it runs.")] = False,
+) -> None:
+    """Train models to a plateau of the validation MRR and test them once. The same command goes on with it.
+
+    Floors that need no training (popularity, repeat-last, item-knn, markov) stand in every table.
+    """
+    from mixrec_automl.config import load_config, with_overrides, with_settings
+    from mixrec_automl.studies.catalogue import baseline_study
+    from trainers.baselines.config import BaselineName
+    from trainers.errors import UserError
+
+    known = get_args(BaselineName)
+    chosen = known if models == ["all"] else tuple(dict.fromkeys(models))
+    for model in chosen:
+        if model not in known:
+            raise UserError(f"there is no model {model!r}: choose from {', '.join(known)}, or all")
+    if smoke == (data is not None):
+        raise UserError("give either --data NAME or --smoke, which brings its own data")
+    base = load_config(SMOKE) if data is None else configuration_of(data)
+    machines = {"cluster.slots": slots, "cluster.workers_per_trial": 1, "cluster.cpus_per_worker": 1}
+    base = with_overrides(with_settings(base, machines, "--slots"), overrides or [], base.data.name)
+    study = baseline_study(cast("tuple[BaselineName, ...]", chosen))
+    called = "all" if chosen == known else "-".join(chosen)
+    run_and_show(study, base, name or f"baselines-{called}-{base.data.name}", seeds, user_share)
+
+
+@app.command("compare", epilog=COMPARE_EXAMPLE)
+def compare(
+    data: Annotated[str, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")],
+    reference: Annotated[
+        str | None, typer.Option(help="Row to compare with (default: the best on the validation items).")
+    ] = None,
+    user_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Results on this share of the users; others do not compare.")
+    ] = 1.0,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="Leave the items of a user's history out of the ranking.")
+    ] = False,
+    slices: Annotated[bool, typer.Option("--slices", help="Also by history length, popularity, repeat, cold.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare, user by user, all that `study run main` and `baselines run` tested on a data set, and the floors."""
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.store.repository import Repository
+    from mixrec_automl.studies.paper import TABLE_2
+    from mixrec_automl.studies.results import compared
+    from mixrec_automl.studies.tables import as_dicts, results_table, slices_table
+    from trainers.errors import UserError
+
+    repository = Repository.open()
+    found, users = tested_on(data, user_share, repository, exclude_seen=exclude_seen)
+    scored = [one for one in found if one.validation_mrr is not None]
+    best = max(scored, key=lambda one: one.validation_mrr or 0.0).name
+    if reference is not None and reference not in {one.name for one in found}:
+        raise UserError(f"nothing called {reference!r} was tested: choose from {', '.join(one.name for one in found)}")
+    beside = reference or best
+    rows = compared(found, users, beside, exclude_seen=exclude_seen)
+    if as_json:
+        typer.echo(json.dumps(as_dicts(rows), indent=1))
+        return
+    console = make_console()
+    ranked = ", seen items left out" if exclude_seen else ""
+    title = f"all models on {data}: test items of {users.num_users:,} users{ranked}"
+    console.print(results_table(rows, reference=beside, title=title, paper=TABLE_2.get(data, {})))
+    if slices:
+        console.print(slices_table(rows))
+
+
+def configuration_of(data: str) -> SearchConfig:
+    """The preset of the data's name, or all defaults where there is none. Raises ConfigError."""
+    from mixrec_automl.config import from_dict, load_config
+    from mixrec_automl.presets import find_preset
+
+    return from_dict({"data": {"name": data}}, "--data") if find_preset(data) is None else load_config(data)
+
+
+def tested_on(
+    data: str, user_share: float, repository: Repository, *, exclude_seen: bool
+) -> tuple[list[VariantRanks], SequenceData]:
+    """What the newest study of each variant found on `data`, and the users of it.
+
+    Raises:
+        UserError: nothing has been tested there.
+    """
+    from mixrec_automl import paths
+    from mixrec_automl.studies.catalogue import BASELINE_STUDY
+    from mixrec_automl.studies.results import variants_of
+    from trainers.data.users import open_users
+    from trainers.errors import UserError
+
+    def is_meant(study: Search) -> bool:
+        config = study.config
+        is_study = config.get("study", {}).get("name") in ("main", BASELINE_STUDY)
+        return is_study and config["data"]["name"] == data and config["search"]["user_share"] == user_share
+
+    studies = [study for study in repository.searches() if is_meant(study)]
+    variants: dict[str, VariantRanks] = {}
+    for study in studies:  # newest first
+        for one in variants_of(
+            study, repository.trials(study.name), paths.runs_folder() / study.name, exclude_seen=exclude_seen
+        ):
+            if one.ranks:
+                variants.setdefault(one.name, one)
+    if not variants:
+        raise UserError(
+            f"nothing has been tested on {data!r} with --user-share {user_share:g}: run first "
+            f"`mixrec-automl baselines run all --data {data}`"
+        )
+    seed = studies[0].config["search"]["seed"]
+    return list(variants.values()), open_users(paths.data_folder(data), user_share, seed)

@@ -1,0 +1,87 @@
+"""`baselines run` and `baselines compare`, in threads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from mixrec_automl.cli.app import app
+from mixrec_automl.store.repository import Repository
+from mixrec_automl.studies.catalogue import TITLES
+from trainers.baselines.floors import floors
+from trainers.data.users import open_users
+from trainers.metrics import summarise
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["baselines", *arguments], catch_exceptions=False)
+
+
+def as_rows(*arguments: str) -> dict[str, Any]:
+    return {row["name"]: row for row in json.loads(invoke("compare", *arguments, "--json").output)}
+
+
+def test_models_are_trained_once_and_compared(home: Path) -> None:
+    first = invoke("run", "gru4rec", "mf", "--smoke", "--seeds", "2")
+    assert first.exit_code == 0, first.output
+    assert "MRR minus GRU4Rec" in first.output
+    assert "epochs" not in first.output, "they end at a plateau"
+    trials = Repository.open().trials("baselines-gru4rec-mf-walks")
+    assert [(trial.variant, trial.seed) for trial in trials] == [
+        ("GRU4Rec", 1),
+        ("MF", 1),
+        ("GRU4Rec", 2),
+        ("MF", 2),
+    ]
+    assert invoke("run", "gru4rec", "mf", "--smoke", "--seeds", "2").exit_code == 0
+    assert Repository.open().trials("baselines-gru4rec-mf-walks") == trials, "nothing is trained twice"
+    other = invoke("run", "gru4rec", "mf", "--smoke", "--seeds", "2", "--set", "baselines.mf.dim=4")
+    assert other.exit_code == 2
+    assert "baselines.mf.dim" in other.output
+
+    assert invoke("run", "sasrec", "--smoke").exit_code == 0
+    rows = as_rows("--data", "walks")
+    assert {"GRU4Rec", "MF", "SASRec", "popularity", "item-knn", "markov"} <= set(rows)
+    best = max(("GRU4Rec", "MF", "SASRec"), key=lambda name: rows[name]["validation_mrr"])
+    assert [name for name in ("GRU4Rec", "MF", "SASRec") if not rows[name]["differences"]] == [best]
+    assert rows["GRU4Rec"]["seeds"] == [1, 2]
+    tested = [trial.metrics["test_mrr"] for trial in trials if trial.variant == "MF"]
+    assert rows["MF"]["metrics"]["mrr"] == pytest.approx(sum(tested) / 2)
+    data = open_users(home / "data" / "walks", 1.0, 0)
+    unseen = {one.name: summarise(one.ranks).mrr for one in floors(data, "test") if one.exclude_seen}
+    left_out = as_rows("--data", "walks", "--exclude-seen")
+    assert left_out["item-knn"]["metrics"]["mrr"] == pytest.approx(unseen["item-knn"])
+    assert not as_rows("--data", "walks", "--reference", "MF")["MF"]["differences"]
+    shown = invoke("compare", "--data", "walks", "--slices")
+    for told in ("all models on walks", "GRU4Rec", "SASRec", "test MRR by slice"):
+        assert told in shown.output
+
+
+def test_every_model_has_a_title_and_runs(home: Path) -> None:  # noqa: ARG001
+    ran = invoke("run", "all", "--smoke", "--name", "everything")
+    assert ran.exit_code == 0, ran.output
+    assert {trial.variant for trial in Repository.open().trials("everything")} == set(TITLES.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "sasrek", "--smoke"], "choose from gru4rec, sasrec"),
+        (["run", "sasrec"], "give either --data NAME or --smoke"),
+        (["run", "sasrec", "--smoke", "--data", "walks"], "give either --data NAME or --smoke"),
+        (["run", "sasrec", "--smoke", "--user-share", "0"], "nobody is left"),
+        (["run", "sasrec", "--smoke", "--set", "baselines.sasrec.dropuot=1"], "baselines.sasrec.dropout"),
+        (["compare", "--data", "nowhere"], "baselines run all --data nowhere"),
+        (["compare", "--data", "walks", "--user-share", "0.5"], "nothing has been tested"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: list[str], told: str, home: Path) -> None:  # noqa: ARG001
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    assert told in refused.output
+    assert len(refused.output.strip().splitlines()) <= 2
