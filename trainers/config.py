@@ -154,6 +154,10 @@ class TrainingConfig:
     `frozen`."""
     align_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the catalogue that L_align visits in an epoch beside the contrastive draw; 1 is ruling 5."""
+    text_encoder: str = "backbone"
+    """What makes the text vectors of the hard sets: `backbone` (mean states of the frozen backbone),
+    `all-minilm-l6-v2` (from PyPI), or any encoder by folder or hub name, such as the paper's `bert-base-uncased`
+    (ruling 10)."""
     hard_share: Share = 0.005
     """Nearest items by text, and by factorisation, that form the hard set (paper, Appendix A)."""
     item_loss: Literal["full", "sampled_softmax", "gbce"] = "full"

@@ -27,9 +27,12 @@ from trainers.device import move, pick_device
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
+from trainers.model.sentence_encoder import load_encoder
 from trainers.model.text_vectors import mean_token_states
 from trainers.progress import Progress, silent
 
+BACKBONE = "backbone"
+"""`TrainingConfig.text_encoder`: none beside the language model"""
 _ALIGN_ROWS_AT_ONCE = 64
 _SAMPLE_USERS = 16
 _USERS_HASHED_AT_ONCE = 1 << 16
@@ -102,16 +105,22 @@ def load_task(
 
     text = f"{full.fingerprint} {pretrained.fingerprint} {config.data.sentence_tokens}"
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    text_vectors = cached_array(
-        prepared / f"text-vectors-{key}.npy", lambda: mean_token_states(pretrained.model, tokens)
-    )
+    encoder = config.training.text_encoder
+    if encoder == BACKBONE:
+        made_of = key
+        text_vectors = cached_array(
+            prepared / f"text-vectors-{key}.npy", lambda: mean_token_states(pretrained.model, tokens)
+        )
+    else:
+        progress(f"text encoder {encoder}")
+        text_vectors, made_of = sentence_vectors(prepared, full, encoder, backbones)
     hard = stored_hard_sets(
         prepared,
         data,
         text_vectors,
         share=config.training.hard_share,
-        encoder="backbone",
-        made_of=f"{key} {hashlib.sha256(users.tobytes()).hexdigest()}",
+        encoder=encoder,
+        made_of=f"{made_of} {hashlib.sha256(users.tobytes()).hexdigest()}",
         progress=progress,
     )
     progress("alignment states of the items")
@@ -130,6 +139,22 @@ def load_task(
         ),
         fingerprint=_fingerprint(text, users, hard),
     )
+
+
+def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: Path) -> tuple[NDArray[np.float32], str]:
+    """[I, e] vectors of the item sentences of `data`, kept in `prepared`, and what names encoder and sentences.
+
+    Args:
+        encoder: a name that `load_encoder` takes.
+        folder: of backbone weights; encoders lie beside them.
+
+    Raises:
+        UserError: as `load_encoder`.
+    """
+    loaded = load_encoder(encoder, folder)
+    key = hashlib.sha256(f"{data.fingerprint} {loaded.fingerprint}".encode()).hexdigest()[:16]
+    path = prepared / f"sentence-vectors-{key}.npy"
+    return cached_array(path, lambda: loaded.encode(data.catalogue.sentences)), key
 
 
 def _fingerprint(text: str, users: NDArray[np.int64], hard_sets: HardSets) -> str:

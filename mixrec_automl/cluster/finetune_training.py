@@ -51,7 +51,8 @@ class FinetuneTraining:
     def _what_is_loaded(self) -> tuple[Hashable, ...]:
         """All that `load_task` reads of this: the variants of a study share it, but for the few that change it."""
         config, budget = self.config, self.config.search
-        decided_by = (config.model.leading_bos, config.training.hard_share, budget.user_share, budget.seed)
+        training = (config.training.hard_share, config.training.text_encoder)
+        decided_by = (config.model.leading_bos, *training, budget.user_share, budget.seed)
         return self.prepared, self.backbones, config.data, config.backbone, *decided_by
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:

