@@ -76,7 +76,7 @@ def test_it_makes_the_hard_sets_where_it_is_named(folder: Path, tmp_path: Path) 
 
 
 def test_what_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="text encoder .*nowhere.*: no such folder"):
+    with pytest.raises(UserError, match=r"text encoder .*nowhere.*: no such folder"):
         load_encoder("./nowhere", tmp_path)
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot read the weights"):
