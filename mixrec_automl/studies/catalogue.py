@@ -42,6 +42,12 @@ def _one_of_three(lambda_: str, value: float) -> Variant:
     return Variant(f"{lambda_} {value:g}", {**ones, f"training.lambda_{lambda_}": value})
 
 
+def _each(what: str, key: str, *values: str | float) -> tuple[Variant, ...]:
+    """One variant a value; a study leaves out the one that its configuration has anyway."""
+    shown = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    return tuple(Variant(f"{what} {name}", {key: value}) for name, value in zip(shown, values, strict=True))
+
+
 STUDIES = (
     Study(
         "main",
@@ -139,21 +145,23 @@ STUDIES = (
         "defaults",
         (
             Variant("defaults"),
-            Variant("text + free projection", {"model.item_projection_form": "text+free"}),
-            *(Variant(f"dropout {share:g}", {"model.projection_dropout": share}) for share in (0.2, 0.5)),
-            *(Variant(f"weight decay {decay:g}", {"training.weight_decay": decay}) for decay in (0.1, 1.0)),
-            *(
-                Variant(f"projection's rate {rate:g}", {"training.projection_learning_rate": rate})
-                for rate in (3e-4, 3e-3)
-            ),
-            Variant("no column", {"model.collaborative_columns": "none"}),
-            Variant("no alignment", {"training.lambda_align": 0.0}),
-            Variant("no contrast", {"training.lambda_contrastive": 0.0}),
-            Variant("GELU adapters", {"model.activation": "gelu"}),
+            *_each("dropout", "model.projection_dropout", 0.0, 0.2, 0.5),
+            *_each("projection", "model.item_projection_form", "free", "text+free"),
+            *_each("weight decay", "training.weight_decay", 0.1, 1.0),
+            *_each("rate", "training.learning_rate", 3e-4, 1e-3, 3e-3),
+            *_each("projection's rate", "training.projection_learning_rate", 3e-4, 3e-3),
+            *_each("M_cf's rate", "training.collaborative_learning_rate", 1e-3, 5e-3, 2e-2),
+            *_each("columns", "model.collaborative_columns", "none", "item", "user", "user+item"),
+            *_each("lambda align", "training.lambda_align", 0.0, 0.1, 1.0),
+            *_each("lambda contrastive", "training.lambda_contrastive", 0.0, 1e-3, 0.1),
+            *_each("lambda collaborative", "training.lambda_collaborative", 1e-3, 0.1, 1.0),
+            *_each("layers", "backbone.layers", 1, 2),
+            *_each("history", "data.history", 5, 20, 50),
+            *_each("adapters", "model.activation", "none", "gelu"),
             Variant("all parallel", design="parallel"),
-            Variant("random projection", {"model.item_projection_init": "random"}),
-            Variant("raw states", {"model.item_projection_input": "raw"}),
-            Variant("no popularity", {"model.item_bias_init": "zero"}),
+            *_each("projection starts", "model.item_projection_init", "random", "align"),
+            *_each("projection reads", "model.item_projection_input", "raw", "standardised"),
+            *_each("bias starts", "model.item_bias_init", "zero", "popularity"),
         ),
     ),
     Study(

@@ -49,6 +49,9 @@ class Study:
     """The variant that all others are compared with."""
     variants: tuple[Variant, ...]
 
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
     @property
     def needs_search(self) -> bool:
         return any(variant.design == "searched" for variant in self.variants)
@@ -134,15 +137,18 @@ def plan_study(
     left_out: dict[str, str] = {}
     for variant in study.variants:
         step = int(variant.settings.get("model.replacement_frequency", base.model.replacement_frequency))
-        if variant.baseline is not None:
-            configs[variant.name] = with_settings(base, variant.settings, f"variant {variant.name!r}")
-            architectures[variant.name] = NO_DESIGN
-            continue
-        if step > layers:
-            left_out[variant.name] = f"the backbone has {layers} layers, so none is a multiple of {step}"
+        had = int(variant.settings.get("backbone.layers", layers))
+        if step > had and variant.baseline is None:
+            left_out[variant.name] = f"the backbone has {had} layers, so none is a multiple of {step}"
             continue
         config = with_settings(base, variant.settings, f"variant {variant.name!r} of study {study.name}")
-        depth = len(DamoeSpace(layers, step).damoe_layers)
+        if variant.baseline is not None:
+            configs[variant.name], architectures[variant.name] = config, NO_DESIGN
+            continue
+        if variant.settings and config == base and not study.variant(study.reference).settings:
+            left_out[variant.name] = "the configuration is so anyway"
+            continue
+        depth = len(DamoeSpace(had, step).damoe_layers)
         configs[variant.name] = config
         if variant.design == "searched":
             if searched is None:
