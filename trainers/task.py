@@ -27,7 +27,7 @@ from trainers.device import move, pick_device
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
-from trainers.model.sentence_encoder import load_encoder
+from trainers.model.sentence_encoder import sentence_vectors
 from trainers.model.text_vectors import mean_token_states
 from trainers.progress import Progress, silent
 
@@ -139,22 +139,6 @@ def load_task(
         ),
         fingerprint=_fingerprint(text, users, hard),
     )
-
-
-def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: Path) -> tuple[NDArray[np.float32], str]:
-    """[I, e] vectors of the item sentences of `data`, kept in `prepared`, and what names encoder and sentences.
-
-    Args:
-        encoder: a name that `load_encoder` takes.
-        folder: of backbone weights; encoders lie beside them.
-
-    Raises:
-        UserError: as `load_encoder`.
-    """
-    loaded = load_encoder(encoder, folder)
-    key = hashlib.sha256(f"{data.fingerprint} {loaded.fingerprint}".encode()).hexdigest()[:16]
-    path = prepared / f"sentence-vectors-{key}.npy"
-    return cached_array(path, lambda: loaded.encode(data.catalogue.sentences)), key
 
 
 def _fingerprint(text: str, users: NDArray[np.int64], hard_sets: HardSets) -> str:

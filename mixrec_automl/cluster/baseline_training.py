@@ -13,6 +13,7 @@ from trainers.baselines.config import BaselineConfig, BaselineName
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
 from trainers.data.sequence_data import SequenceData
 from trainers.data.users import open_users
+from trainers.model.sentence_encoder import sentence_vectors
 from trainers.ranks import TEST_SETTINGS, UserRanks
 
 
@@ -23,6 +24,8 @@ class BaselineTraining:
     config: SearchConfig
     name: BaselineName
     prepared: Path
+    encoders: Path
+    """Folder of backbone weights; text encoders lie beside them"""
 
     @property
     def settings(self) -> BaselineConfig:
@@ -50,4 +53,6 @@ class BaselineTraining:
         return rank_users(load_baseline(lambda: self._build(data), trial.folder), data, TEST_SETTINGS)
 
     def _build(self, data: SequenceData) -> Baseline[object]:
-        return build_baseline(self.settings, data)
+        return build_baseline(
+            self.settings, data, lambda encoder: sentence_vectors(self.prepared, data, encoder, self.encoders)[0]
+        )

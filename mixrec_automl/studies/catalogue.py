@@ -27,6 +27,7 @@ TITLES: Mapping[BaselineName, str] = {
     "sasrec": "SASRec",
     "bert4rec": "BERT4Rec",
     "fdsa": "FDSA",
+    "unisrec": "UniSRec",
     "mf": "MF",
     "ncf": "NCF",
 }

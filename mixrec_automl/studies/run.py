@@ -72,7 +72,8 @@ def run_study(
     for variant, config in plan.configs.items():
         baseline = plan.baselines.get(variant)
         if baseline is not None:
-            trained.append((variant, BaselineTraining(config, baseline, paths.data_folder(config.data.name))))
+            folders = paths.data_folder(config.data.name), paths.backbones_folder()
+            trained.append((variant, BaselineTraining(config, baseline, *folders)))
             epochs[variant] = config.baselines.of(baseline).epochs
         elif prepared is not None:
             trained.append((variant, replace(prepared.training, config=config)))

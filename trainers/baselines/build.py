@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.bert4rec import BERT4Rec
@@ -16,21 +21,30 @@ from trainers.baselines.config import (
     NcfConfig,
     SasRecConfig,
     TransformerConfig,
+    UniSRecConfig,
 )
 from trainers.baselines.fdsa import FDSA
 from trainers.baselines.gru4rec import GRU4Rec
 from trainers.baselines.item_features import word_features
 from trainers.baselines.sasrec import SampledLoss, SASRec
 from trainers.baselines.transformer import TransformerSize
+from trainers.baselines.unisrec import UniSRec
 from trainers.data.sequence_data import SequenceData
 from trainers.model.collaborative import MF, NCF
 
+TextVectors = Callable[[str], NDArray[np.float32]]
+"""Name of a text encoder -> [I, t] vectors of all item sentences"""
 
-def build_baseline(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
+
+def build_baseline(config: BaselineConfig, data: SequenceData, texts: TextVectors) -> Baseline[Any]:
     """The model for the catalogue (and for MF and NCF the users) of `data`, with random weights.
+
+    Args:
+        texts: asked by models that read text vectors.
 
     Raises:
         TypeError: settings of no model.
+        UserError: as `texts`.
     """
     items = data.num_items
     match config:
@@ -52,6 +66,16 @@ def build_baseline(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
         case FdsaConfig():
             features, count = word_features(data.catalogue, most=config.most_features, least_items=config.least_items)
             return FDSA(items, config.history, _size(config), features, count)
+        case UniSRecConfig():
+            return UniSRec(
+                config.history,
+                _size(config),
+                torch.tensor(texts(config.text_encoder)),
+                experts=config.experts,
+                adaptor_dropout=config.adaptor_dropout,
+                temperature=config.temperature,
+                transductive=config.transductive,
+            )
         case MfConfig():
             return CollaborativeBaseline(MF(data.num_users, items, config.dim), config.negatives)
         case NcfConfig():

@@ -105,6 +105,24 @@ class FdsaConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class UniSRecConfig(TransformerConfig):
+    """UniSRec, without pre-training on other data. Sizes and rates are those of its authors' code."""
+
+    width: PositiveInt = 300
+    """Of item vectors."""
+    text_encoder: str = "all-minilm-l6-v2"
+    """What makes the text vectors of the items: `all-minilm-l6-v2` (from PyPI), or an encoder by folder or hub name."""
+    experts: PositiveInt = 8
+    """Parametric whitenings of the adaptor."""
+    adaptor_dropout: Probability = 0.2
+    """Of the text vectors."""
+    temperature: Rate = 0.07
+    """What cosines are divided by."""
+    transductive: bool = True
+    """Add a vector of the item's own to that of its text; without it the model is inductive."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class CollaborativeConfig(BaselineConfig):
     """Of the models that know users and no order."""
 
@@ -126,7 +144,7 @@ class NcfConfig(CollaborativeConfig):
     """Neural matrix factorisation, trained with binary cross entropy."""
 
 
-BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "mf", "ncf"]
+BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "mf", "ncf"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -137,6 +155,7 @@ class BaselinesConfig:
     sasrec: SasRecConfig = SasRecConfig()
     bert4rec: Bert4RecConfig = Bert4RecConfig()
     fdsa: FdsaConfig = FdsaConfig()
+    unisrec: UniSRecConfig = UniSRecConfig()
     mf: MfConfig = MfConfig()
     ncf: NcfConfig = NcfConfig()
 

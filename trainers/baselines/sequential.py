@@ -46,6 +46,13 @@ class SequentialModel(Baseline[Rows]):
         return self.scores(move(rows, next(self.parameters()).device))
 
 
+def next_items(rows: Rows, num_items: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What is read at each place, the item after it, and where that is a target: three times [B, N - 1]."""
+    inputs, targets = rows.items[:, :-1], rows.items[:, 1:]
+    places = torch.arange(1, rows.items.shape[1], device=targets.device)
+    return inputs, targets, (targets != num_items) & (places >= rows.counted_from.unsqueeze(1))
+
+
 class CausalModel(SequentialModel):
     """Predicts at each place the item after it; items are scored by inner products with their input vectors."""
 
@@ -58,10 +65,8 @@ class CausalModel(SequentialModel):
         """[B, N] items -> [B, N, d], where a place depends on itself and what lies before it."""
 
     def loss_terms(self, rows: Rows) -> tuple[Tensor, int]:
-        states, targets = self.states(rows.items[:, :-1]), rows.items[:, 1:]
-        places = torch.arange(1, rows.items.shape[1], device=targets.device)
-        counted = (targets != self.num_items) & (places >= rows.counted_from.unsqueeze(1))
-        return self.item_loss(states[counted], targets[counted]), int(counted.sum())
+        inputs, targets, counted = next_items(rows, self.num_items)
+        return self.item_loss(self.states(inputs)[counted], targets[counted]), int(counted.sum())
 
     def item_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Summed cross entropy of [Q, d] states over the whole catalogue."""

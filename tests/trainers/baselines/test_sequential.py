@@ -20,6 +20,7 @@ from trainers.baselines.rows import Rows, to_rows
 from trainers.baselines.sasrec import SampledLoss, SASRec
 from trainers.baselines.sequential import CausalModel, SequentialModel
 from trainers.baselines.transformer import TransformerSize
+from trainers.baselines.unisrec import UniSRec
 from trainers.data.sequence_data import Catalogue
 from trainers.model.item_loss import gbce
 
@@ -45,6 +46,43 @@ def made(name: str) -> Any:
     for parameter in model.parameters():  # larger than at the start, so that every part counts
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model.double().eval()
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_unisrec_scores_and_loss_follow_the_equations(transductive: bool) -> None:
+    torch.manual_seed(4)
+    texts = torch.randn(ITEMS, 5)
+    model = UniSRec(
+        HISTORY, SIZE, texts, experts=3, adaptor_dropout=0.2, temperature=0.5, transductive=transductive
+    ).double()
+    adaptor = model.adaptor
+    assert torch.equal(adaptor.gate, torch.zeros_like(adaptor.gate)), "starts even"
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    model.eval()
+    vectors = []
+    for item in range(ITEMS):
+        gate = (adaptor.gate.T @ texts[item].double()).softmax(0)
+        whitened = [adaptor.maps[one].T @ (texts[item].double() - adaptor.shifts[one]) for one in range(3)]
+        vector = sum(share * part for share, part in zip(gate, whitened, strict=True))
+        vectors.append(vector if model.item_embedding is None else vector + model.item_embedding.weight[item])
+    table = torch.stack(vectors)  # type: ignore[arg-type]
+    ranked = table / table.norm(dim=1, keepdim=True)
+    expected, total, terms = [], torch.zeros((), dtype=torch.float64), 0
+    for sequence in SEQUENCES:
+        items = torch.from_numpy(sequence.astype(np.int64))
+        states = literal.transformer(model.transformer, table[items])
+        logits = states / states.norm(dim=1, keepdim=True) @ ranked.T / 0.5
+        expected.append(logits[-1])
+        total = total + cross_entropy(logits[:-1], items[1:], reduction="sum")
+        terms += len(items) - 1
+    rows = to_rows(SEQUENCES, ITEMS)
+    torch.testing.assert_close(model.scores(rows), torch.stack(expected), atol=1e-10, rtol=1e-10)
+    found, counted = model.loss_terms(rows)
+    assert counted == terms
+    torch.testing.assert_close(found, total, atol=1e-9, rtol=1e-10)
+    model.train()
+    assert not torch.equal(model.item_vectors(), model.item_vectors()), "noise and dropout"
 
 
 def literal_states(model: Any, items: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from trainers.baselines.config import (
     MfConfig,
     NcfConfig,
     SasRecConfig,
+    UniSRecConfig,
 )
 from trainers.baselines.rows import to_rows
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
@@ -39,10 +40,17 @@ SMALL: dict[str, BaselineConfig] = {
     "sasrec-gbce": SasRecConfig(width=16, dropout=0.1, learning_rate=5e-3, item_loss="gbce", sampled_items=12),
     "bert4rec": Bert4RecConfig(width=16, dropout=0.1, learning_rate=5e-3),
     "fdsa": FdsaConfig(width=16, dropout=0.1, learning_rate=5e-3, least_items=1),
+    "unisrec": UniSRecConfig(width=16, dropout=0.1, learning_rate=5e-3, experts=2),
     "mf": MfConfig(dim=16, learning_rate=2e-2),
     "ncf": NcfConfig(dim=16, learning_rate=2e-2),
 }
 SEQUENTIAL = [name for name in SMALL if name not in ("mf", "ncf")]
+
+
+def built(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
+    """Texts that tell the items apart, by an encoder that is asked for by name."""
+    vectors = np.random.default_rng(9).normal(size=(data.num_items, 12)).astype(np.float32)
+    return build_baseline(config, data, {"all-minilm-l6-v2": vectors}.__getitem__)
 
 
 def train(
@@ -61,7 +69,7 @@ def train(
         return stop_after is None or len(reports) < stop_after
 
     def build() -> Baseline[Any]:
-        return build_baseline(config, data)
+        return built(config, data)
 
     result, ended = train_baseline(config, build, data, seed=seed, folder=folder, on_epoch=on_epoch, recorded=recorded)
     return result, ended, reports
@@ -75,7 +83,7 @@ def test_every_model_has_a_case_here() -> None:
 
 def last_model(config: BaselineConfig, data: SequenceData, folder: Path) -> Any:
     """After the last epoch, not the best one."""
-    model = build_baseline(config, data)
+    model = built(config, data)
     checkpoint.load_training(folder / LAST, model, torch.optim.AdamW(model.parameters()))
     return model.eval()
 
@@ -142,7 +150,7 @@ def test_it_ends_at_the_plateau_and_keeps_the_best_epoch(tmp_path: Path) -> None
     assert result.epochs_run - result.best_epoch == 3
     curve = [report.validation.mrr for report in reports]
     assert max(curve) == curve[result.best_epoch - 1] == result.mrr
-    model = load_baseline(lambda: build_baseline(config, data), tmp_path)
+    model = load_baseline(lambda: built(config, data), tmp_path)
     (ranks,) = rank_users(model, data, [Setting("validation")])
     assert summarise(ranks).mrr == pytest.approx(result.mrr)
     assert checkpoint.read(tmp_path / BEST)[1]["epoch"] == result.best_epoch
