@@ -12,26 +12,30 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from search_spaces.architecture import Architecture
 from trainers.config import FinetuneConfig
 from trainers.data.batches import Layout
+from trainers.data.item_text import tokenize_items
 from trainers.data.sequence_data import Catalogue, ItemTokens
 from trainers.device import pick_device
 from trainers.errors import UserError
+from trainers.evaluate import score_histories, window
 from trainers.model.backbone import as_backbone
 from trainers.model.mixrec import MixRec
 from trainers.model.pretrained import load_pretrained, quiet
@@ -40,6 +44,7 @@ from trainers.task import TrainingTask
 FORMAT = 1
 DESCRIPTION, WEIGHTS, ITEMS, CATALOGUE = "model.json", "weights.safetensors", "items.safetensors", "catalogue.parquet"
 BACKBONE = "backbone"
+UNKNOWN_USER = -1
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,31 @@ class Package:
     architecture: Architecture
     data_fingerprint: str
     """Of the data it was trained on: its ranks compare only with those on the same data"""
+
+    def score(self, items: NDArray[np.int32]) -> Tensor:
+        """See `trainers.recommend.Recommender`."""
+        return self._score(self.layout, items)
+
+    def score_texts(self, texts: Sequence[str]) -> Tensor:
+        """See `trainers.recommend.Recommender`: each text stands as an item that M_cf does not know."""
+        items = np.arange(len(self.catalogue), len(self.catalogue) + len(texts), dtype=np.int32)
+        known = np.concatenate([self.layout.known_items, np.zeros(len(texts), dtype=np.bool_)])
+        return self._score(replace(self.layout, item_tokens=self._with_texts(texts), known_items=known), items)
+
+    def _score(self, layout: Layout, items: NDArray[np.int32]) -> Tensor:
+        read = window(self.model, layout, items, self.config.data.history)
+        return score_histories(self.model, layout, [read], [UNKNOWN_USER])[0]
+
+    def _with_texts(self, texts: Sequence[str]) -> ItemTokens:
+        """The catalogue's tokens with one more row a text, written as the catalogue writes a title."""
+        if any(not text.strip() for text in texts):
+            raise UserError("a text of the history is empty: describe each item in a few words")
+        known, longest = self.layout.item_tokens, self.config.data.sentence_tokens
+        added = tokenize_items([f"title {text.strip()}" for text in texts], self.tokenizer, longest)
+        return ItemTokens(
+            np.concatenate([known.offsets, known.offsets[-1] + added.offsets[1:]]),
+            np.concatenate([known.tokens, added.tokens]),
+        )
 
 
 def write_package(
@@ -87,11 +117,7 @@ def write_package(
             "prompt": torch.tensor(task.prompt),
         }
         save_file(items, made / ITEMS)
-        catalogue = task.data.catalogue
-        table = {"id": catalogue.ids, "title": catalogue.titles, "sentence": catalogue.sentences}
-        pq.write_table(
-            pa.table({name: pa.array(column, pa.string()) for name, column in table.items()}), made / CATALOGUE
-        )
+        write_catalogue(task.data.catalogue, made / CATALOGUE)
         description = {
             "format": FORMAT,
             "architecture": str(architecture),
@@ -112,7 +138,7 @@ def read_package(folder: Path) -> Package:
     Raises:
         UserError: `folder` is no whole package of this format; names the part that is missing or broken.
     """
-    with _reading(folder, DESCRIPTION):
+    with reading(folder, DESCRIPTION):
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             raise UserError(f"{folder}: model format {description['format']}, expected {FORMAT}: promote it again")
@@ -120,16 +146,15 @@ def read_package(folder: Path) -> Package:
         architecture = Architecture.parse(description["architecture"])
         num_users, data_fingerprint = int(description["num_users"]), str(description["data"])
         backbone_fingerprint = str(description["backbone"])
-    with _reading(folder, CATALOGUE):
-        table = pq.read_table(folder / CATALOGUE)
-        catalogue = Catalogue(*(tuple(table.column(name).to_pylist()) for name in ("id", "title", "sentence")))
-    with _reading(folder, ITEMS):
+    with reading(folder, CATALOGUE):
+        catalogue = read_catalogue(folder / CATALOGUE)
+    with reading(folder, ITEMS):
         items = load_file(folder / ITEMS)
         tokens = ItemTokens(items["offsets"].numpy(), items["tokens"].numpy())
         prompt, known = items["prompt"].tolist(), items["known"].numpy().astype(np.bool_)
         if not len(tokens.lengths) == len(known) == len(catalogue):
             raise ValueError(f"it has {len(tokens.lengths)} items, the catalogue {len(catalogue)}")
-    with _reading(folder, BACKBONE):
+    with reading(folder, BACKBONE):
         if not (folder / BACKBONE).is_dir():
             raise FileNotFoundError("no such folder")
         pretrained = load_pretrained(str((folder / BACKBONE).resolve()), None, folder)
@@ -137,7 +162,7 @@ def read_package(folder: Path) -> Package:
             raise ValueError(f"it is {pretrained.fingerprint}, but {backbone_fingerprint} was trained on")
     device = pick_device()
     pretrained.model.to(device)
-    with _reading(folder, WEIGHTS):
+    with reading(folder, WEIGHTS):
         model = MixRec(
             as_backbone(pretrained.model),
             config.model,
@@ -153,8 +178,20 @@ def read_package(folder: Path) -> Package:
     )
 
 
+def write_catalogue(catalogue: Catalogue, path: Path) -> None:
+    """As Parquet, in index order."""
+    table = {"id": catalogue.ids, "title": catalogue.titles, "sentence": catalogue.sentences}
+    pq.write_table(pa.table({name: pa.array(column, pa.string()) for name, column in table.items()}), path)
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    """Inverse of `write_catalogue`. Raises what pyarrow raises."""
+    table = pq.read_table(path)
+    return Catalogue(*(tuple(table.column(name).to_pylist()) for name in ("id", "title", "sentence")))
+
+
 @contextmanager
-def _reading(folder: Path, part: str) -> Iterator[None]:
+def reading(folder: Path, part: str) -> Iterator[None]:
     """Whatever is wrong with `part` becomes one line that names it."""
     try:
         yield

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from trainers.data.item_text import tokenize_items
-from trainers.data.sequence_data import ItemTokens
+from trainers.data.sequence_data import Catalogue
 from trainers.errors import UserError
-from trainers.evaluate import score_histories, window
-from trainers.package import Package
 
-UNKNOWN_USER = -1
+
+class Recommender(Protocol):
+    """What a package of a model can do."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Of the items that are ranked."""
+
+    def score(self, items: NDArray[np.int32]) -> Tensor:
+        """[I] after a history of item indices, oldest first."""
+
+    def score_texts(self, texts: Sequence[str]) -> Tensor:
+        """[I] after a history of descriptions. Raises UserError where the model reads no text, or one is empty."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Recommendation:
 
 
 def recommend(
-    package: Package, history: Sequence[str], *, texts: bool = False, k: int = 10, exclude_seen: bool = False
+    package: Recommender, history: Sequence[str], *, texts: bool = False, k: int = 10, exclude_seen: bool = False
 ) -> list[Recommendation]:
     """The `k` best items after `history`, oldest first.
 
@@ -44,20 +56,13 @@ def recommend(
         raise UserError(f"k is {k}, but must be at least 1")
     if not history:
         raise UserError("the history is empty: give at least one item")
-    layout = package.layout
     if texts:
-        items = np.arange(len(package.catalogue), len(package.catalogue) + len(history), dtype=np.int32)
-        layout = replace(
-            layout,
-            item_tokens=_with_texts(package, history),
-            known_items=np.concatenate([layout.known_items, np.zeros(len(history), dtype=np.bool_)]),
-        )
+        scores = package.score_texts(history).log_softmax(dim=-1)
     else:
         items = np.array([_index(package, identifier) for identifier in history], dtype=np.int32)
-    read = window(package.model, layout, items, package.config.data.history)
-    scores = score_histories(package.model, layout, [read], [UNKNOWN_USER])[0].log_softmax(dim=-1)
-    if exclude_seen and not texts:
-        scores[items.astype(np.int64)] = -float("inf")
+        scores = package.score(items).log_softmax(dim=-1)
+        if exclude_seen:
+            scores[items.astype(np.int64)] = -float("inf")
     best = scores.topk(min(k, len(scores)))
     return [
         Recommendation(rank, package.catalogue.ids[item], package.catalogue.titles[item], score)
@@ -66,7 +71,7 @@ def recommend(
     ]
 
 
-def _index(package: Package, identifier: str) -> int:
+def _index(package: Recommender, identifier: str) -> int:
     try:
         return package.catalogue.index[identifier]
     except KeyError:
@@ -74,17 +79,3 @@ def _index(package: Package, identifier: str) -> int:
             f"item {identifier!r} is not among the {len(package.catalogue)} items of this model; "
             f"give identifiers of its catalogue, or describe the items with --text"
         ) from None
-
-
-def _with_texts(package: Package, texts: Sequence[str]) -> ItemTokens:
-    """The catalogue's tokens with one more row a text, written as the catalogue writes a title."""
-    if any(not text.strip() for text in texts):
-        raise UserError("a text of the history is empty: describe each item in a few words")
-    known = package.layout.item_tokens
-    added = tokenize_items(
-        [f"title {text.strip()}" for text in texts], package.tokenizer, package.config.data.sentence_tokens
-    )
-    return ItemTokens(
-        np.concatenate([known.offsets, known.offsets[-1] + added.offsets[1:]]),
-        np.concatenate([known.tokens, added.tokens]),
-    )

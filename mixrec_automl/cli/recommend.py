@@ -40,11 +40,17 @@ def recommend(
     if bool(items) == bool(texts):
         raise UserError("give the history either with --item ID ... or with --text TEXT ...")
     from mixrec_automl.registry import Registry, scratch_folder
+    from trainers.baselines.package import is_baseline_package, read_baseline_package
     from trainers.package import read_package
+    from trainers.recommend import Recommender
     from trainers.recommend import recommend as recommend_items
 
     with scratch_folder() as scratch:
-        package = read_package(Registry(paths.tracking_uri()).fetch(model, Path(scratch)))
+        package: Recommender
+        if is_baseline_package(Path(model)):
+            package = read_baseline_package(Path(model))
+        else:
+            package = read_package(Registry(paths.tracking_uri()).fetch(model, Path(scratch)))
         found = recommend_items(package, items or texts or [], texts=bool(texts), k=k, exclude_seen=exclude_seen)
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False))

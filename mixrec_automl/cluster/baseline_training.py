@@ -10,11 +10,15 @@ from mixrec_automl.search_config import SearchConfig
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselineConfig, BaselineName
+from trainers.baselines.package import write_baseline_package
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
 from trainers.data.sequence_data import SequenceData
 from trainers.data.users import open_users
+from trainers.device import rank_and_workers
 from trainers.model.sentence_encoder import sentence_vectors
 from trainers.ranks import TEST_SETTINGS, UserRanks
+
+PACKAGE = "package"
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class BaselineTraining:
         return TrialScore(result.mrr, result.standard_error) if has_ended else None
 
     def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
+        """And leave a package in the trial's folder: the model is small."""
         data = self.data()
-        return rank_users(load_baseline(lambda: self._build(data), trial.folder), data, TEST_SETTINGS)
+        model = load_baseline(lambda: self._build(data), trial.folder)
+        package = trial.folder / PACKAGE
+        if rank_and_workers()[0] == 0 and not package.exists():  # else of an attempt that died after it
+            settings = self.config.baselines
+            write_baseline_package(package, self.name, settings, model, data.catalogue, data.fingerprint)
+        return rank_users(model, data, TEST_SETTINGS)
 
     def _build(self, data: SequenceData) -> Baseline[object]:
         return build_baseline(
-            self.settings, data, lambda encoder: sentence_vectors(self.prepared, data, encoder, self.encoders)[0]
+            self.settings,
+            data.catalogue,
+            data.num_users,
+            lambda encoder: sentence_vectors(self.prepared, data, encoder, self.encoders)[0],
         )

@@ -26,7 +26,7 @@ class VariantTraining(Protocol):
 
 @dataclass(frozen=True)
 class StudyTraining:
-    """A `Training` that leaves the test ranks of every user in the trial's folder, and no weights.
+    """A `Training` that leaves the test ranks of every user in the trial's folder, and of MixRec no weights.
 
     The checkpoints of a whole grid would fill a disk and nobody serves them: `promote` trains what is to be served.
     """

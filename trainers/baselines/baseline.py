@@ -21,6 +21,14 @@ Batch = TypeVar("Batch")
 class Baseline(nn.Module, ABC, Generic[Batch]):
     """Scores the catalogue for a user, or for the history of one."""
 
+    num_users: int = 0
+    """Users that it has a vector for"""
+
+    @property
+    def text_vectors(self) -> Tensor | None:
+        """[I, t] what it reads of the items' texts"""
+        return None
+
     @abstractmethod
     def batches(self, data: SequenceData, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """One pass over the training part of `data`, and nothing else of it, in random order; frozen dataclasses."""
@@ -32,3 +40,7 @@ class Baseline(nn.Module, ABC, Generic[Batch]):
     @abstractmethod
     def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
         """[B, I] for the held-out item of each of `users`, from what lies before it."""
+
+    @abstractmethod
+    def score_history(self, items: NDArray[np.int32]) -> Tensor:
+        """[I] after a history of item indices, oldest first, of a user who need not be known."""

@@ -29,24 +29,25 @@ from trainers.baselines.item_features import word_features
 from trainers.baselines.sasrec import SampledLoss, SASRec
 from trainers.baselines.transformer import TransformerSize
 from trainers.baselines.unisrec import UniSRec
-from trainers.data.sequence_data import SequenceData
+from trainers.data.sequence_data import Catalogue
 from trainers.model.collaborative import MF, NCF
 
 TextVectors = Callable[[str], NDArray[np.float32]]
 """Name of a text encoder -> [I, t] vectors of all item sentences"""
 
 
-def build_baseline(config: BaselineConfig, data: SequenceData, texts: TextVectors) -> Baseline[Any]:
-    """The model for the catalogue (and for MF and NCF the users) of `data`, with random weights.
+def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int, texts: TextVectors) -> Baseline[Any]:
+    """The untrained model, its random weights drawn from torch's global generator.
 
     Args:
+        num_users: that MF and NCF have a vector for; the others know none.
         texts: asked by models that read text vectors.
 
     Raises:
         TypeError: settings of no model.
         UserError: as `texts`.
     """
-    items = data.num_items
+    items = len(catalogue)
     match config:
         case Gru4RecConfig():
             return GRU4Rec(
@@ -64,7 +65,7 @@ def build_baseline(config: BaselineConfig, data: SequenceData, texts: TextVector
             shares = {"mask_share": config.mask_share, "last_share": config.last_share}
             return BERT4Rec(items, config.history, _size(config), **shares)
         case FdsaConfig():
-            features, count = word_features(data.catalogue, most=config.most_features, least_items=config.least_items)
+            features, count = word_features(catalogue, most=config.most_features, least_items=config.least_items)
             return FDSA(items, config.history, _size(config), features, count)
         case UniSRecConfig():
             return UniSRec(
@@ -77,9 +78,9 @@ def build_baseline(config: BaselineConfig, data: SequenceData, texts: TextVector
                 transductive=config.transductive,
             )
         case MfConfig():
-            return CollaborativeBaseline(MF(data.num_users, items, config.dim), config.negatives)
+            return CollaborativeBaseline(MF(num_users, items, config.dim), config.negatives)
         case NcfConfig():
-            return CollaborativeBaseline(NCF(data.num_users, items, config.dim), config.negatives)
+            return CollaborativeBaseline(NCF(num_users, items, config.dim), config.negatives)
     raise TypeError(f"{type(config).__name__} describes no model")
 
 

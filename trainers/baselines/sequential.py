@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainers.baselines.baseline import Baseline
-from trainers.baselines.rows import Rows, TrainingWindows, history_rows
+from trainers.baselines.rows import Rows, TrainingWindows, history_rows, to_rows
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.device import move
 from trainers.model.item_loss import item_cross_entropy
@@ -44,6 +44,10 @@ class SequentialModel(Baseline[Rows]):
     def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
         rows = history_rows(data, users, split, self.history)
         return self.scores(move(rows, next(self.parameters()).device))
+
+    def score_history(self, items: NDArray[np.int32]) -> Tensor:
+        rows = to_rows([items[-self.history :]], self.num_items)
+        return self.scores(move(rows, next(self.parameters()).device))[0]
 
 
 def next_items(rows: Rows, num_items: int) -> tuple[Tensor, Tensor, Tensor]:

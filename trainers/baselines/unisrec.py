@@ -76,6 +76,10 @@ class UniSRec(SequentialModel):
         initialise(self)
         self.adaptor.start()
 
+    @property
+    def text_vectors(self) -> Tensor:
+        return self.texts[: self.num_items]
+
     def item_vectors(self) -> Tensor:
         """[I + 1, d], of all items and of the index that fills rows up."""
         vectors: Tensor = self.adaptor(self.texts)

@@ -61,6 +61,18 @@ def test_models_are_trained_once_and_compared(home: Path) -> None:
     for told in ("all models on walks", "GRU4Rec", "SASRec", "test MRR by slice"):
         assert told in shown.output
 
+    for trial in trials[:2]:
+        package = str(home / "runs" / "baselines-gru4rec-mf-walks" / "trials" / str(trial.number) / "package")
+        known = list(data.catalogue.ids[:3])
+        arguments = ["recommend", package, *(part for one in known for part in ("--item", one)), "-k", "4", "--json"]
+        found = CliRunner().invoke(app, [*arguments, "--exclude-seen"], catch_exceptions=False)
+        assert found.exit_code == 0, found.output
+        items = [row["item"] for row in json.loads(found.output)]
+        assert len(set(items) - set(known)) == 4
+        refused = CliRunner().invoke(app, ["recommend", package, "--text", "a ball"], catch_exceptions=False)
+        assert refused.exit_code == 2
+        assert "knows items alone" in refused.output
+
 
 def test_every_model_has_a_title_and_runs(home: Path) -> None:  # noqa: ARG001
     ran = invoke("run", "all", "--smoke", "--name", "everything")

@@ -50,7 +50,7 @@ SEQUENTIAL = [name for name in SMALL if name not in ("mf", "ncf")]
 def built(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
     """Texts that tell the items apart, by an encoder that is asked for by name."""
     vectors = np.random.default_rng(9).normal(size=(data.num_items, 12)).astype(np.float32)
-    return build_baseline(config, data, {"all-minilm-l6-v2": vectors}.__getitem__)
+    return build_baseline(config, data.catalogue, data.num_users, {"all-minilm-l6-v2": vectors}.__getitem__)
 
 
 def train(

@@ -1,0 +1,116 @@
+"""A trained baseline as one folder that needs nothing else.
+
+baseline.json        format, model, settings, fingerprint of the data
+weights.safetensors  its weights
+texts.safetensors    text vectors of the items, where the model reads them
+catalogue.parquet    id, title, sentence of every item, in index order
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainers.baselines.baseline import Baseline
+from trainers.baselines.build import build_baseline
+from trainers.baselines.config import BaselineName, BaselinesConfig
+from trainers.data.sequence_data import Catalogue
+from trainers.device import pick_device
+from trainers.errors import UserError
+from trainers.package import CATALOGUE, WEIGHTS, read_catalogue, reading, write_catalogue
+
+FORMAT = 1
+DESCRIPTION, TEXTS = "baseline.json", "texts.safetensors"
+
+
+@dataclass(frozen=True)
+class BaselinePackage:
+    """A loaded baseline; a `trainers.recommend.Recommender`."""
+
+    name: BaselineName
+    model: Baseline[Any]
+    catalogue: Catalogue
+    data_fingerprint: str
+
+    @torch.inference_mode()
+    def score(self, items: NDArray[np.int32]) -> Tensor:
+        """See `Recommender`."""
+        return self.model.score_history(items)
+
+    def score_texts(self, texts: Sequence[str]) -> Tensor:
+        """Raises UserError."""
+        raise UserError(f"{self.name} cannot read {len(texts)} texts, for it knows items alone: give them with --item")
+
+
+def write_baseline_package(
+    folder: Path,
+    name: BaselineName,
+    settings: BaselinesConfig,
+    model: Baseline[Any],
+    catalogue: Catalogue,
+    data_fingerprint: str,
+) -> None:
+    """Write `model`, built from the settings of `name`. `folder` must not exist; it appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        made = Path(scratch, folder.name)
+        made.mkdir()
+        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, made / WEIGHTS)
+        if model.text_vectors is not None:
+            save_file({"texts": model.text_vectors.cpu().contiguous()}, made / TEXTS)
+        write_catalogue(catalogue, made / CATALOGUE)
+        told = {
+            "format": FORMAT,
+            "model": name,
+            "settings": asdict(settings),
+            "num_users": model.num_users,
+            "data": data_fingerprint,
+        }
+        (made / DESCRIPTION).write_text(json.dumps(told, indent=2), encoding="utf-8")
+        for file in made.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for its own user only
+        made.rename(folder)
+
+
+def is_baseline_package(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def read_baseline_package(folder: Path) -> BaselinePackage:
+    """Load a package on this process's device, ready to score.
+
+    Raises:
+        UserError: `folder` is no whole package of this format; names the part that is missing or broken.
+    """
+    with reading(folder, DESCRIPTION):
+        told = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise ValueError(f"format {told['format']}, expected {FORMAT}")
+        settings = TypeAdapter(BaselinesConfig).validate_python(told["settings"])
+        name: BaselineName = TypeAdapter(BaselineName).validate_python(told["model"])
+        num_users, fingerprint = int(told["num_users"]), str(told["data"])
+    with reading(folder, CATALOGUE):
+        catalogue = read_catalogue(folder / CATALOGUE)
+    with reading(folder, TEXTS):
+        texts = load_file(folder / TEXTS)["texts"].numpy() if (folder / TEXTS).exists() else None
+    with reading(folder, WEIGHTS):
+
+        def kept(encoder: str) -> NDArray[np.float32]:
+            if texts is None:
+                raise FileNotFoundError(f"{TEXTS} with the vectors of {encoder}")
+            return texts
+
+        model = build_baseline(settings.of(name), catalogue, num_users, kept)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    return BaselinePackage(name, model.to(pick_device()).eval(), catalogue, fingerprint)
