@@ -34,6 +34,9 @@ def run(
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
     ] = 1.0,
+    tune: Annotated[
+        int, typer.Option(min=0, help="First search for each model's settings with so many trials of 64 settings.")
+    ] = 0,
     slots: Annotated[int, typer.Option(min=1, help="Models that train at the same time, each on one core.")] = 2,
     overrides: Annotated[
         list[str] | None,
@@ -61,9 +64,44 @@ def run(
     base = load_config(SMOKE) if data is None else configuration_of(data)
     machines = {"cluster.slots": slots, "cluster.workers_per_trial": 1, "cluster.cpus_per_worker": 1}
     base = with_overrides(with_settings(base, machines, "--slots"), overrides or [], base.data.name)
-    study = baseline_study(cast("tuple[BaselineName, ...]", chosen))
+    wanted = cast("tuple[BaselineName, ...]", chosen)
+    if tune:
+        base = _tuned(wanted, base, tune, user_share)
     called = "all" if chosen == known else "-".join(chosen)
-    run_and_show(study, base, name or f"baselines-{called}-{base.data.name}", seeds, user_share)
+    tuned = f"-tuned-{tune}" if tune else ""
+    run_and_show(baseline_study(wanted), base, name or f"baselines-{called}-{base.data.name}{tuned}", seeds, user_share)
+
+
+def _tuned(models: tuple[BaselineName, ...], base: SearchConfig, trials: int, user_share: float) -> SearchConfig:
+    """`base` with the best settings of each model. Raises typer.Exit where a search does not complete."""
+    from dataclasses import replace
+
+    from mixrec_automl.cli.search import EXIT_FAILED, EXIT_INTERRUPTED
+    from mixrec_automl.cli.show import print_search
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.config import with_settings
+    from mixrec_automl.store.records import SearchState, last_epochs
+    from mixrec_automl.store.repository import Repository
+    from mixrec_automl.studies.tune import tune
+    from trainers.errors import UserError
+
+    if user_share == 0:
+        raise UserError("--user-share is 0: nobody is left")
+    repository, console = Repository.open(), make_console()
+    asked = replace(base, search=replace(base.search, user_share=user_share))
+    for model in models:
+        try:
+            ended, found = tune(model, asked, trials, repository, console)
+        except KeyboardInterrupt:
+            console.print("the same command goes on with it", highlight=False)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        tried = repository.trials(ended.name)
+        print_search(console, ended, tried, last_epochs(repository.observations(ended.name)))
+        if ended.state is not SearchState.COMPLETED:
+            console.print(f"{ended.name} is {ended.state}: the same command goes on with it", highlight=False)
+            raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+        base = with_settings(base, found, f"the space of {model}")
+    return base
 
 
 @app.command("compare", epilog=COMPARE_EXAMPLE)

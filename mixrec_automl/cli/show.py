@@ -117,9 +117,9 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
     commands = {}
     is_running = search.state is SearchState.RUNNING
     is_study = "study" in search.config
-    if is_study:
+    if "variants" in search.config.get("study", {}):
         commands[f"mixrec-automl study show {search.name}"] = "compare its variants"
-    elif best_trial(trials) is not None and not is_running:
+    elif best_trial(trials) is not None and not is_running and not is_study:
         commands[f"mixrec-automl promote {search.name}"] = "train the winner on all users and register it"
     if is_running and search.controller:
         commands[f"mixrec-automl stop {search.name}"] = "end it; it can be resumed"

@@ -140,7 +140,7 @@ def show(
 
     repository = Repository.open()
     study = repository.search(name)
-    if "study" not in study.config:
+    if "variants" not in study.config.get("study", {}):
         raise UserError(f"{name!r} is a search: see `mixrec-automl show {name}`")
     if as_json:
         from mixrec_automl.studies.tables import as_dicts

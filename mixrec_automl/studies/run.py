@@ -77,7 +77,7 @@ def run_study(
             epochs[variant] = config.baselines.of(baseline).epochs
         elif prepared is not None:
             trained.append((variant, replace(prepared.training, config=config)))
-    return _run(
+    return run_recorded(
         name,
         plan.base,
         plan.as_dict(),
@@ -95,10 +95,12 @@ def _run_search(config: SearchConfig, name: str, repository: Repository, console
 
     prepared = prepare(config, console)
     proposer = AxProposer(prepared.space, config.search.initial_trials)
-    return _run(name, config, config.as_dict(), prepared.basis, prepared.training, proposer, repository, console)
+    return run_recorded(
+        name, config, config.as_dict(), prepared.basis, prepared.training, proposer, repository, console
+    )
 
 
-def _run(
+def run_recorded(
     name: str,
     config: SearchConfig,
     stored: Mapping[str, Any],
@@ -109,7 +111,16 @@ def _run(
     console: Console,
     epochs_by_variant: Mapping[str, int] = MappingProxyType({}),
 ) -> Search:
-    """Record and run, or go on with what was recorded; nothing where it is complete."""
+    """Record and run, or go on with what was recorded; nothing where it is complete.
+
+    Args:
+        stored: what the database keeps as the search's configuration.
+        epochs_by_variant: as `launch`.
+
+    Raises:
+        UserError: `name` was recorded with other settings or on other data; also as `launch` raises.
+        KeyboardInterrupt: a second signal came.
+    """
     if name not in {known.name for known in repository.searches()}:
 
         def record() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from mixrec_automl.cli.app import app
+from mixrec_automl.config import load_config, with_settings
+from mixrec_automl.store.records import Origin
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.catalogue import TITLES
+from mixrec_automl.studies.tune import dotted
+from trainers.baselines.config import BaselineName
 from trainers.baselines.floors import floors
+from trainers.baselines.spaces import SPACES
 from trainers.data.users import open_users
 from trainers.metrics import summarise
 
@@ -78,6 +83,44 @@ def test_every_model_has_a_title_and_runs(home: Path) -> None:  # noqa: ARG001
     ran = invoke("run", "all", "--smoke", "--name", "everything")
     assert ran.exit_code == 0, ran.output
     assert {trial.variant for trial in Repository.open().trials("everything")} == set(TITLES.values())
+
+
+def test_models_are_tuned_with_equal_budgets_before_they_are_compared(home: Path) -> None:  # noqa: ARG001
+    arguments = ("run", "sasrec", "mf", "--smoke", "--tune", "6")
+    ran = invoke(*arguments)
+    assert ran.exit_code == 0, ran.output
+    repository = Repository.open()
+    for model in ("sasrec", "mf"):
+        space = SPACES[model]
+        tried = repository.trials(f"tuning-{model}-walks-6")
+        assert len({trial.variant for trial in tried}) == 6, "distinct settings"
+        assert tried[0].variant == space.label((0,) * space.num_bits), "the defaults come first"
+        assert {trial.origin for trial in tried[5:]} <= {Origin.SOBOL, Origin.PROBABILISTIC_REPARAMETERIZATION}
+        best = max(tried, key=lambda trial: (trial.mrr or 0.0, -trial.number))
+        settings = repository.search("baselines-sasrec-mf-walks-tuned-6").config["baselines"][model]
+        bits = next(bits for bits in space.designs() if space.label(bits) == best.variant)
+        assert {key: settings[key] for key in space.settings(bits)} == space.settings(bits)
+        assert best.variant.split()[0] in ran.output
+    assert invoke(*arguments).exit_code == 0, "all of it is recorded"
+    assert len(repository.trials("tuning-mf-walks-6")) == 6
+    shown = CliRunner().invoke(app, ["show", "tuning-mf-walks-6"], catch_exceptions=False)
+    assert "learning_rate=" in shown.output
+    assert "promote" not in shown.output
+    for command in (["study", "show"], ["promote"], ["resume"]):
+        assert CliRunner().invoke(app, [*command, "tuning-mf-walks-6"], catch_exceptions=False).exit_code == 2
+
+
+@pytest.mark.parametrize("model", list(SPACES))
+def test_every_space_has_64_settings_that_are_valid(model: BaselineName) -> None:
+    space = SPACES[model]
+    assert space.num_bits == 6
+    base = load_config("smoke")
+    for bits in space.designs():
+        with_settings(base, dotted(model, bits), "test")
+
+
+def test_every_model_has_a_space() -> None:
+    assert set(SPACES) == set(get_args(BaselineName)) == set(TITLES)
 
 
 @pytest.mark.parametrize(
