@@ -21,7 +21,7 @@ from trainers.data.sequence_data import SequenceData
 from trainers.metrics import METRICS, per_user
 from trainers.ranks import UserRanks, check_comparable
 from trainers.slices import slices
-from trainers.statistics import PairedDifference, holm, paired_difference
+from trainers.statistics import PairedDifference, holm, paired_differences
 
 BOOTSTRAP_SEED = 0
 
@@ -105,11 +105,25 @@ def compared(
         ),
     ]
     beside = next((one for one in tested if one.name == reference), None)
-    rows = [_row(one, beside) for one in tested]
-    pairs = [(place, name) for place, row in enumerate(rows) for name in row.differences]
-    adjusted = holm([rows[place].differences[name].permutation_p for place, name in pairs])
-    for (place, name), p in zip(pairs, adjusted, strict=True):
-        rows[place] = replace(rows[place], adjusted_p={**rows[place].adjusted_p, name: p})
+    rows = [_row(one) for one in tested]
+    if beside is None:
+        return tuple(rows)
+    pairs = [
+        (place, name, column)
+        for place, one in enumerate(tested)
+        if one is not beside
+        for name, column in _differences(one, beside).items()
+    ]
+    if not pairs:
+        return tuple(rows)
+    # One call for the whole table: its columns share their draws.
+    found = paired_differences(np.stack([column for _, _, column in pairs], axis=1), seed=BOOTSTRAP_SEED)
+    adjusted = holm([difference.permutation_p for difference in found])
+    for (place, name, _), difference, p in zip(pairs, found, adjusted, strict=True):
+        row = rows[place]
+        rows[place] = replace(
+            row, differences={**row.differences, name: difference}, adjusted_p={**row.adjusted_p, name: p}
+        )
     return tuple(rows)
 
 
@@ -123,7 +137,8 @@ def _tested(name: str, trials: Sequence[Trial], folder: Path, exclude_seen: bool
     return VariantRanks(name, ranks, fmean(known) if known else None)
 
 
-def _row(one: VariantRanks, reference: VariantRanks | None) -> Row:
+def _row(one: VariantRanks) -> Row:
+    """Without differences."""
     seeds = tuple(sorted(one.ranks))
     metrics: dict[str, float] = {}
     spread: dict[str, float] = {}
@@ -140,20 +155,17 @@ def _row(one: VariantRanks, reference: VariantRanks | None) -> Row:
             for name, chosen in slices(one.ranks[seeds[0]]).items()
             if chosen.any()
         }
-    differences = {} if reference is None or one is reference else _differences(one, reference)
     trained = tuple(seed for seed in seeds if seed != _NO_SEED)
-    return Row(one.name, trained, one.validation_mrr, metrics, spread, differences, {}, by_slice)
+    return Row(one.name, trained, one.validation_mrr, metrics, spread, {}, {}, by_slice)
 
 
-def _differences(one: VariantRanks, reference: VariantRanks) -> dict[str, PairedDifference]:
-    """Over the seeds that both have; a floor is compared with all seeds of the reference."""
+def _differences(one: VariantRanks, reference: VariantRanks) -> dict[str, NDArray[np.float64]]:
+    """Metric -> difference of each user [U], over the seeds that both have; a floor is compared with all seeds of the
+    reference."""
     is_floor = set(one.ranks) == {_NO_SEED}
     common = sorted(reference.ranks) if is_floor else sorted(set(one.ranks) & set(reference.ranks))
     own = [_NO_SEED] if is_floor else common
     if not common:
         return {}
     check_comparable(one.ranks[own[0]], reference.ranks[common[0]])
-    return {
-        name: paired_difference(one.values(name, own), reference.values(name, common), seed=BOOTSTRAP_SEED)
-        for name in METRICS
-    }
+    return {name: one.values(name, own) - reference.values(name, common) for name in METRICS}

@@ -17,7 +17,7 @@ from trainers.errors import UserError
 from trainers.metrics import summarise
 from trainers.package import Package, read_package
 from trainers.ranks import UserRanks
-from trainers.statistics import PairedDifference, bootstrap_interval, compare
+from trainers.statistics import PairedDifference, bootstrap_intervals, compare
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def evaluation(model: list[float], popularity: list[float]) -> Evaluation:
 )
 def test_a_first_champion_must_beat_popularity(model: list[float], popularity: list[float], moves: bool) -> None:
     decision = first_champion(evaluation(model, popularity))
-    low, high = bootstrap_interval(1 / np.array(model) - 1 / np.array(popularity), seed=0)
+    ((low, high),) = bootstrap_intervals((1 / np.array(model) - 1 / np.array(popularity))[:, None], seed=0)
     assert decision.moves is moves is (low > 0)
     assert decision.difference is not None
     assert (decision.difference.low, decision.difference.high) == pytest.approx((low, high), abs=1e-12)

@@ -12,12 +12,20 @@ from scipy import stats
 from tests.trainers.test_ranks import fixed, sequences
 from trainers.errors import UserError
 from trainers.ranks import Setting, evaluate_scores
-from trainers.statistics import bootstrap_interval, compare, holm, paired_difference, permutation_p, t_test_p
+from trainers.statistics import (
+    bootstrap_intervals,
+    compare,
+    holm,
+    paired_difference,
+    paired_differences,
+    permutation_ps,
+    t_test_p,
+)
 
 
 def test_interval_agrees_with_scipy() -> None:
     values = np.random.default_rng(0).gamma(0.4, size=300) - 0.3
-    low, high = bootstrap_interval(values, seed=1, resamples=20_000)
+    ((low, high),) = bootstrap_intervals(values[:, None], seed=1, resamples=20_000)
     peer = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
     assert (low, high) == pytest.approx((peer.low, peer.high), abs=0.02 * (peer.high - peer.low))
 
@@ -26,16 +34,16 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
     inside = 0
     for trial in range(400):
-        low, high = bootstrap_interval(generator.gamma(0.5, size=200), seed=trial, resamples=500)
+        ((low, high),) = bootstrap_intervals(generator.gamma(0.5, size=(200, 1)), seed=trial, resamples=500)
         inside += low <= 0.5 <= high
     assert 0.90 <= inside / 400 <= 0.98
 
 
 def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=50)
-    whole = bootstrap_interval(values, seed=5)
+    whole = bootstrap_intervals(values[:, None], seed=5)
     monkeypatch.setattr("trainers.statistics.VALUES_AT_ONCE", 50 * 7)
-    assert bootstrap_interval(values, seed=5) == pytest.approx(whole, rel=1e-12)
+    assert bootstrap_intervals(values[:, None], seed=5) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8])
@@ -46,12 +54,29 @@ def test_sign_flips_agree_with_enumeration_and_scipy(shift: float) -> None:
     peer = stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
     assert exact == pytest.approx(peer)
     spread = np.sqrt(exact * (1 - exact) / 40_000)
-    assert permutation_p(values, seed=1, resamples=40_000) == pytest.approx(exact, abs=4 * spread + 1e-4)
+    assert permutation_ps(values[:, None], seed=1, resamples=40_000)[0] == pytest.approx(exact, abs=4 * spread + 1e-4)
 
 
 def test_sign_flips_where_nothing_differs_or_all_does() -> None:
-    assert permutation_p(np.zeros(20), seed=0) == 1
-    assert permutation_p(np.full(60, 0.1), seed=0) == 1 / 10_001
+    assert permutation_ps(np.zeros((20, 1)), seed=0) == 1
+    assert permutation_ps(np.full((60, 1), 0.1), seed=0) == 1 / 10_001
+
+
+def test_a_table_says_what_each_of_its_columns_says() -> None:
+    left, right = np.random.default_rng(3).normal(size=(2, 40, 5)) + 0.1
+    for column, found in enumerate(paired_differences(left - right, seed=4)):
+        alone = paired_difference(left[:, column], right[:, column], seed=4)
+        assert (found.permutation_p, found.t_test_p, found.users) == (alone.permutation_p, alone.t_test_p, 40)
+        assert (found.mean, found.low, found.high) == pytest.approx((alone.mean, alone.low, alone.high), rel=1e-9)
+
+
+def test_a_resample_draws_users_with_replacement() -> None:
+    """Against gathering the drawn users one by one."""
+    values = np.random.default_rng(8).normal(size=30)
+    generator = np.random.default_rng(2)
+    means = [values[generator.integers(30, size=(1, 30))].mean() for _ in range(500)]
+    (found,) = bootstrap_intervals(values[:, None], seed=2, resamples=500)
+    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]))
 
 
 def test_t_test_agrees_with_scipys_paired_test() -> None:
