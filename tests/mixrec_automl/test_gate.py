@@ -82,7 +82,7 @@ def evaluation(model: list[float], popularity: list[float]) -> Evaluation:
 def test_a_first_champion_must_beat_popularity(model: list[float], popularity: list[float], moves: bool) -> None:
     decision = first_champion(evaluation(model, popularity))
     ((low, high),) = bootstrap_intervals((1 / np.array(model) - 1 / np.array(popularity))[:, None], seed=0)
-    assert decision.moves is moves is (low > 0)
+    assert decision.moves is moves is bool(low > 0)
     assert decision.difference is not None
     assert (decision.difference.low, decision.difference.high) == pytest.approx((low, high), abs=1e-12)
     assert ("not surely better than popularity" in decision.reason) is not moves
