@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,9 +23,9 @@ NAMES = get_args(BaselineName)
 SETTINGS = BaselinesConfig(**{name: SMALL[name] for name in NAMES})  # type: ignore[arg-type]
 
 
-def packed(name: Any, folder: Path) -> Any:
+def packed(name: Any, folder: Path, epochs: int = 2) -> Any:
     data = sequences()
-    train(SMALL[name], data, folder / "training")
+    train(replace(SMALL[name], epochs=epochs, patience=epochs), data, folder / "training")
     model = load_baseline(lambda: built(SMALL[name], data), folder / "training")
     write_baseline_package(folder / "package", name, SETTINGS, model, data.catalogue, data.fingerprint)
     return model
@@ -48,7 +49,7 @@ def test_a_package_scores_like_the_model_that_was_trained(name: BaselineName, tm
 @pytest.mark.parametrize("name", ["mf", "ncf"])
 def test_a_new_user_is_learned_from_the_history(name: str, tmp_path: Path) -> None:
     """Items taken score above the others, and the known users' model is left as it was."""
-    model, data = packed(name, tmp_path), sequences()
+    model, data = packed(name, tmp_path, epochs=60), sequences()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     areas = []
     for user in range(8):
