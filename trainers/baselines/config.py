@@ -84,8 +84,8 @@ class Bert4RecConfig(TransformerConfig):
     """BERT4Rec."""
 
     patience: PositiveInt = 40
-    """Epochs without a better validation MRR after which the training ends: it learns slowly, as is known (Petrov and
-    Macdonald, RecSys 2022), and reached .048 on scientific-small with 40 where it had stopped at .042 with 10."""
+    """Epochs without a better validation MRR after which the training ends: it is known to learn slowly (Petrov and
+    Macdonald, RecSys 2022)."""
     dropout: Probability = 0.2
     """Of embeddings, of attention weights and after each half of a block."""
     mask_share: Share = 0.2
