@@ -16,7 +16,8 @@ from mixrec_automl.search_config import SearchConfig
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `make docs` from trainers/config.py and mixrec_automl/search_config.py: change those, not this page. -->
+<!-- Written by `make docs` from trainers/config.py, trainers/baselines/config.py and mixrec_automl/search_config.py:
+change those, not this page. -->
 
 A search is described by one YAML file, such as `configs/ml-100k.yaml`. Each key can also be given on the command line:
 `mixrec-automl search configs/ml-100k.yaml --set search.trials=4 --set training.learning_rate=2e-3`. A key that does not
@@ -37,11 +38,11 @@ def _section(config: type, path: tuple[str, ...]) -> Iterator[str]:
     """A heading, the class's text and a table of its own keys; then the sections below it."""
     hints = get_type_hints(config, include_extras=True)
     keys = {field.name: field for field in fields(config)}
-    descriptions = {name: info.description for name, info in config.__pydantic_fields__.items()}  # type: ignore[attr-defined]
+    descriptions = _descriptions(config)
     inner = {
         name: hint for name, hint in hints.items() if name in keys and isinstance(hint, type) and is_dataclass(hint)
     }
-    if path:
+    if path and len(inner) < len(keys):
         yield f"## `{'.'.join(path)}`\n\n{_one_line(inspect.getdoc(config) or '')}\n"
         yield "| key | value | default | meaning |\n|---|---|---|---|"
         for name, field in keys.items():
@@ -51,6 +52,16 @@ def _section(config: type, path: tuple[str, ...]) -> Iterator[str]:
         yield ""
     for name, hint in inner.items():
         yield from _section(hint, (*path, name))
+
+
+def _descriptions(config: type) -> dict[str, str | None]:
+    """Of every key, its own text or, for one that is inherited, that of the class that has it."""
+    found: dict[str, str | None] = {}
+    for one in reversed(config.__mro__):
+        for name, info in getattr(one, "__pydantic_fields__", {}).items():
+            if info.description or name not in found:
+                found[name] = info.description
+    return found
 
 
 def _kind(hint: Any) -> str:

@@ -14,12 +14,14 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
+from trainers.baselines.config import BaselineName, UniSRecConfig
 from trainers.baselines.floors import cheap_floors
 from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
-from trainers.data.store_format import read_manifest
+from trainers.data.store_format import open_prepared, read_manifest
 from trainers.data.users import open_users
 from trainers.metrics import summarise
+from trainers.model.sentence_encoder import sentence_vectors
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
 
 
 def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
-    """Bring the data here, for models that read no text.
+    """Bring the data here, for models without a backbone.
 
     Raises:
         UserError: the data cannot be had.
@@ -72,6 +74,19 @@ def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
     data = open_users(_prepare_data(config, console), config.search.user_share, config.search.seed)
     _tell_users(console, config.data.name, data)
     return _basis(f"{data.fingerprint} {data.num_users}", config, data)
+
+
+def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
+    """Encode the items' texts where `baseline` reads their vectors: here, where a failure is told at once.
+
+    Raises:
+        UserError: the encoder cannot be had or read.
+    """
+    settings = config.baselines.of(baseline)
+    if isinstance(settings, UniSRecConfig):
+        folder = paths.data_folder(config.data.name)
+        with console.status(f"item texts by {settings.text_encoder}"):
+            sentence_vectors(folder, open_prepared(folder), settings.text_encoder, paths.backbones_folder())
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

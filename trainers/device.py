@@ -78,6 +78,12 @@ def rank_and_workers() -> tuple[int, int]:
     return 0, 1
 
 
+def wait_for_all() -> None:
+    """Until every worker has come here; at once outside a process group."""
+    if rank_and_workers()[1] > 1:
+        dist.barrier()
+
+
 def agree(going: bool, workers: int, device: torch.device) -> bool:
     """Rank 0's decision, on every rank."""
     if workers == 1:

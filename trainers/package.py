@@ -191,10 +191,10 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 @contextmanager
-def reading(folder: Path, part: str) -> Iterator[None]:
-    """Whatever is wrong with `part` becomes one line that names it."""
+def reading(folder: Path, part: str, remedy: str = "Promote it again") -> Iterator[None]:
+    """Whatever is wrong with `part` becomes one line that names it, and the `remedy`."""
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder} holds no whole model: {part}: {reason}. Promote it again") from error
+        raise UserError(f"{folder} holds no whole model: {part}: {reason}. {remedy}") from error

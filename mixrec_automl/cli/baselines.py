@@ -49,6 +49,7 @@ def run(
 
     Floors that need no training (popularity, repeat-last, item-knn, markov) stand in every table.
     """
+    from mixrec_automl import paths
     from mixrec_automl.config import load_config, with_overrides, with_settings
     from mixrec_automl.studies.catalogue import baseline_study
     from trainers.baselines.config import BaselineName
@@ -65,15 +66,34 @@ def run(
     machines = {"cluster.slots": slots, "cluster.workers_per_trial": 1, "cluster.cpus_per_worker": 1}
     base = with_overrides(with_settings(base, machines, "--slots"), overrides or [], base.data.name)
     wanted = cast("tuple[BaselineName, ...]", chosen)
-    if tune:
-        base = _tuned(wanted, base, tune, user_share)
     called = "all" if chosen == known else "-".join(chosen)
     tuned = f"-tuned-{tune}" if tune else ""
-    run_and_show(baseline_study(wanted), base, name or f"baselines-{called}-{base.data.name}{tuned}", seeds, user_share)
+    recorded = paths.valid_name(name or f"baselines-{called}-{base.data.name}{tuned}", "study")
+    if tune:
+        _refuse_tuned_keys(wanted, overrides or [])
+        base = _tuned(wanted, base, recorded, tune, user_share)
+    run_and_show(baseline_study(wanted, tune), base, recorded, seeds, user_share)
 
 
-def _tuned(models: tuple[BaselineName, ...], base: SearchConfig, trials: int, user_share: float) -> SearchConfig:
-    """`base` with the best settings of each model. Raises typer.Exit where a search does not complete."""
+def _refuse_tuned_keys(models: tuple[BaselineName, ...], overrides: list[str]) -> None:
+    """Raises UserError where `overrides` gives what is to be searched for."""
+    from trainers.baselines.spaces import SPACES
+    from trainers.errors import UserError
+
+    tuned = {f"baselines.{model}.{choice.key}" for model in models for choice in SPACES[model].choices}
+    for key in (override.partition("=")[0].strip() for override in overrides):
+        if key in tuned:
+            raise UserError(f"--tune searches for {key}: leave out either --tune or --set {key}")
+
+
+def _tuned(
+    models: tuple[BaselineName, ...], base: SearchConfig, name: str, trials: int, user_share: float
+) -> SearchConfig:
+    """`base` with the best settings of each model, whose searches are recorded as NAME-MODEL-tuning.
+
+    Raises:
+        typer.Exit: a search does not complete.
+    """
     from dataclasses import replace
 
     from mixrec_automl.cli.search import EXIT_FAILED, EXIT_INTERRUPTED
@@ -91,7 +111,7 @@ def _tuned(models: tuple[BaselineName, ...], base: SearchConfig, trials: int, us
     asked = replace(base, search=replace(base.search, user_share=user_share))
     for model in models:
         try:
-            ended, found = tune(model, asked, trials, repository, console)
+            ended, found = tune(model, asked, f"{name}-{model}-tuning", trials, repository, console)
         except KeyboardInterrupt:
             console.print("the same command goes on with it", highlight=False)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -100,6 +120,8 @@ def _tuned(models: tuple[BaselineName, ...], base: SearchConfig, trials: int, us
         if ended.state is not SearchState.COMPLETED:
             console.print(f"{ended.name} is {ended.state}: the same command goes on with it", highlight=False)
             raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+        chosen = ", ".join(f"{key} = {value}" for key, value in found.items())
+        console.print(f"chosen: {chosen}", highlight=False, markup=False, soft_wrap=True)
         base = with_settings(base, found, f"the space of {model}")
     return base
 
@@ -173,18 +195,27 @@ def tested_on(
         is_study = config.get("study", {}).get("name") in ("main", BASELINE_STUDY)
         return is_study and config["data"]["name"] == data and config["search"]["user_share"] == user_share
 
-    studies = [study for study in repository.searches() if is_meant(study)]
     variants: dict[str, VariantRanks] = {}
-    for study in studies:  # newest first
-        for one in variants_of(
-            study, repository.trials(study.name), paths.runs_folder() / study.name, exclude_seen=exclude_seen
-        ):
-            if one.ranks:
+    users: SequenceData | None = None
+    for study in filter(is_meant, repository.searches()):  # newest first
+        folder = paths.runs_folder() / study.name
+        try:
+            found = variants_of(study, repository.trials(study.name), folder, exclude_seen=exclude_seen)
+        except UserError as error:
+            typer.echo(f"left out: {study.name}: {error}", err=True)
+            continue
+        tested = [one for one in found if one.ranks]
+        if tested and users is None:
+            users = open_users(paths.data_folder(data), user_share, study.config["search"]["seed"])
+        for one in tested:
+            if users is not None and {ranks.fingerprint for ranks in one.ranks.values()} == {users.fingerprint}:
                 variants.setdefault(one.name, one)
-    if not variants:
+            else:
+                typer.echo(f"left out: {one.name} of {study.name}: the data was another", err=True)
+    share = "" if user_share == 1 else f" --user-share {user_share:g}"
+    if not variants or users is None:
         raise UserError(
             f"nothing has been tested on {data!r} with --user-share {user_share:g}: run first "
-            f"`mixrec-automl baselines run all --data {data}`"
+            f"`mixrec-automl baselines run all --data {data}{share}`"
         )
-    seed = studies[0].config["search"]["seed"]
-    return list(variants.values()), open_users(paths.data_folder(data), user_share, seed)
+    return list(variants.values()), users

@@ -182,7 +182,7 @@ def _print(
     ranked = ", seen items left out" if exclude_seen else ""
     share = config.search.user_share
     users = "all users" if share == 1 else f"{share:.0%} of the users"
-    trained = "" if all(one["baseline"] for one in study.config["study"]["variants"].values()) else _epochs(config)
+    trained = "" if all(one.get("baseline") for one in study.config["study"]["variants"].values()) else _epochs(config)
     title = f"{study.name}: test items of {users}{trained}{ranked}"
     console.print(results_table(rows, reference=reference, title=title, paper=paper))
     differing = differences_to_paper(config)

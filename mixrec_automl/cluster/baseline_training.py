@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class BaselineTraining:
         data = self.data()
         model = load_baseline(lambda: self._build(data), trial.folder)
         package = trial.folder / PACKAGE
-        if rank_and_workers()[0] == 0 and not package.exists():  # else of an attempt that died after it
+        if rank_and_workers()[0] == 0:
+            shutil.rmtree(package, ignore_errors=True)  # of an attempt that died after it
             settings = self.config.baselines
             write_baseline_package(package, self.name, settings, model, data.catalogue, data.fingerprint)
         return rank_users(model, data, TEST_SETTINGS)

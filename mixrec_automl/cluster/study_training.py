@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
-from trainers.device import rank_and_workers
+from trainers.device import rank_and_workers, wait_for_all
 from trainers.finetune import BEST, LAST
 from trainers.metrics import summarise
 from trainers.ranks import Setting, UserRanks
@@ -42,6 +42,7 @@ class StudyTraining:
         metrics: dict[str, float] = {}
         for ranks in tables:
             metrics |= summarise(ranks).named(ranks.setting)
+        wait_for_all()  # nobody needs the weights any more
         if rank_and_workers()[0] == 0:
             for ranks in tables:
                 ranks.write(trial.folder / ranks.setting.file)

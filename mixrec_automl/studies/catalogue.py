@@ -184,8 +184,9 @@ def find_study(name: str) -> Study:
     return found
 
 
-def baseline_study(models: Sequence[BaselineName]) -> Study:
-    """Trains `models` alone, the first of them as reference."""
-    variants = tuple(Variant(TITLES[model], baseline=model) for model in models)
-    question = "How good are models that read no text with a language model?"
+def baseline_study(models: Sequence[BaselineName], tuned: int = 0) -> Study:
+    """Trains `models` alone, the first of them as reference; their rows tell how many trials `tuned` them."""
+    how = f", tuned {tuned}" if tuned else ""
+    variants = tuple(Variant(f"{TITLES[model]}{how}", baseline=model) for model in models)
+    question = "How good are the other models of the paper's table?"
     return Study(BASELINE_STUDY, question, "Table 2", variants[0].name, variants)

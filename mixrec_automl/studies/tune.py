@@ -13,7 +13,7 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
-from mixrec_automl.preparation import prepare_without_backbone
+from mixrec_automl.preparation import prepare_texts, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial, best_trial
@@ -24,6 +24,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.settings import SettingsSpace, Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.spaces import SPACES
+from trainers.device import rank_and_workers, wait_for_all
 from trainers.finetune import BEST, LAST
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class TuningTraining:
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         score = dict(self.variants)[trial.variant](trial, on_epoch)
-        if score is not None:
+        wait_for_all()
+        if score is not None and rank_and_workers()[0] == 0:
             for weights in (LAST, BEST):
                 (trial.folder / weights).unlink(missing_ok=True)
         return score
@@ -60,14 +62,10 @@ class SettingsProposer:
         return replace(found, architecture=NO_DESIGN, variant=self.space.label(found.architecture.bits))
 
 
-def tuning_name(model: BaselineName, data: str, trials: int) -> str:
-    return f"tuning-{model}-{data}-{trials}"
-
-
 def tune(
-    model: BaselineName, base: SearchConfig, trials: int, repository: Repository, console: Console
+    model: BaselineName, base: SearchConfig, name: str, trials: int, repository: Repository, console: Console
 ) -> tuple[Search, Mapping[str, Value]]:
-    """Search for the settings of `model` with the best validation MRR, or go on with that.
+    """Search for the settings of `model` with the best validation MRR, or go on with that; recorded as `name`.
 
     Returns:
         The search as recorded, and the best settings that it found so far, by dotted key; none before its first trial.
@@ -91,8 +89,8 @@ def tune(
     )
     # To the proposer bits are bits: those of two layers are as many as a space here has.
     proposer = SettingsProposer(space, AxProposer(DamoeSpace(space.num_bits // 3), initial))
-    name = tuning_name(model, base.data.name, trials)
     basis = prepare_without_backbone(base, console)
+    prepare_texts(base, model, console)
     stored = {**base.as_dict(), "study": {"name": TUNING, "model": model}}
     epochs = {label: training.settings.epochs for label, training in variants}
     ended = run_recorded(name, base, stored, basis, TuningTraining(variants), proposer, repository, console, epochs)

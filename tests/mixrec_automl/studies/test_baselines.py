@@ -92,7 +92,7 @@ def test_models_are_tuned_with_equal_budgets_before_they_are_compared(home: Path
     repository = Repository.open()
     for model in ("sasrec", "mf"):
         space = SPACES[model]
-        tried = repository.trials(f"tuning-{model}-walks-6")
+        tried = repository.trials(f"baselines-sasrec-mf-walks-tuned-6-{model}-tuning")
         assert len({trial.variant for trial in tried}) == 6, "distinct settings"
         assert tried[0].variant == space.label((0,) * space.num_bits), "the defaults come first"
         assert {trial.origin for trial in tried[5:]} <= {Origin.SOBOL, Origin.PROBABILISTIC_REPARAMETERIZATION}
@@ -102,12 +102,14 @@ def test_models_are_tuned_with_equal_budgets_before_they_are_compared(home: Path
         assert {key: settings[key] for key in space.settings(bits)} == space.settings(bits)
         assert best.variant.split()[0] in ran.output
     assert invoke(*arguments).exit_code == 0, "all of it is recorded"
-    assert len(repository.trials("tuning-mf-walks-6")) == 6
-    shown = CliRunner().invoke(app, ["show", "tuning-mf-walks-6"], catch_exceptions=False)
+    tuning = "baselines-sasrec-mf-walks-tuned-6-mf-tuning"
+    assert len(repository.trials(tuning)) == 6
+    assert {"SASRec, tuned 6", "MF, tuned 6"} <= set(as_rows("--data", "walks"))
+    shown = CliRunner().invoke(app, ["show", tuning], catch_exceptions=False)
     assert "learning_rate=" in shown.output
     assert "promote" not in shown.output
     for command in (["study", "show"], ["promote"], ["resume"]):
-        assert CliRunner().invoke(app, [*command, "tuning-mf-walks-6"], catch_exceptions=False).exit_code == 2
+        assert CliRunner().invoke(app, [*command, tuning], catch_exceptions=False).exit_code == 2
 
 
 @pytest.mark.parametrize("model", list(SPACES))
@@ -131,6 +133,9 @@ def test_every_model_has_a_space() -> None:
         (["run", "sasrec", "--smoke", "--data", "walks"], "give either --data NAME or --smoke"),
         (["run", "sasrec", "--smoke", "--user-share", "0"], "nobody is left"),
         (["run", "sasrec", "--smoke", "--set", "baselines.sasrec.dropuot=1"], "baselines.sasrec.dropout"),
+        (["run", "sasrec", "--smoke", "--set", "baselines.sasrec.heads=3"], "must divide the width"),
+        (["run", "mf", "--smoke", "--tune", "4", "--set", "baselines.mf.dim=8"], "leave out either --tune or --set"),
+        (["run", "mf", "--smoke", "--tune", "4", "--name", "a/b"], "a/b"),
         (["compare", "--data", "nowhere"], "baselines run all --data nowhere"),
         (["compare", "--data", "walks", "--user-share", "0.5"], "nothing has been tested"),
     ],
