@@ -18,6 +18,13 @@ def test_the_page_of_the_configuration_is_up_to_date() -> None:
     assert written == reference(), "out of date: run `make docs`"
 
 
+def test_every_key_of_the_configuration_has_a_meaning() -> None:
+    """Inherited ones too."""
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert not [row for row in rows if row.rstrip(" |").endswith("|") or not row.split("|")[-2].strip()]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8"))
