@@ -105,7 +105,8 @@ def test_a_study_from_the_command_line(folder: Path) -> None:
     assert "plot: " in output
     assert "MLflow lags" not in output
     rows = json.loads(run(folder, "study", "show", "study-moe-control-walks", "--json"))
-    assert [row["name"] for row in rows] == ["context", "causal", "causal+columns", "popularity", "repeat-last"]
+    floors = ["popularity", "repeat-last", "item-knn", "markov"]
+    assert [row["name"] for row in rows] == ["context", "causal", "causal+columns", *floors]
 
     client = MlflowClient(f"sqlite:///{folder / 'home' / 'mlflow.db'}")
     (experiment,) = (one for one in client.search_experiments() if one.name == "study-moe-control-walks")

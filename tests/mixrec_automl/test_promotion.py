@@ -189,12 +189,12 @@ def check_flat(flat: Mapping[str, float], evaluations: Sequence[Evaluation]) -> 
     for evaluation, prefix in zip(evaluations, ("test", "test_unseen"), strict=True):
         assert flat[f"{prefix}_mrr"] == evaluation.metrics.mrr
         assert flat[f"{prefix}_recall_at_10_error"] == evaluation.metrics.recall_at_10_error
-        for floor, name in (("popularity", "popularity"), ("repeat-last", "repeat_last")):
+        for floor, name in (("popularity", "popularity"), ("repeat-last", "repeat_last"), ("item-knn", "item_knn")):
             assert flat[f"{prefix}_{name}_mrr"] == evaluation.floors[floor].mrr
         mean = flat[f"{prefix}_mrr"] - flat[f"{prefix}_popularity_mrr"]
         assert flat[f"{prefix}_mrr_minus_popularity"] == pytest.approx(mean)
         assert flat[f"{prefix}_mrr_minus_popularity_low"] <= mean <= flat[f"{prefix}_mrr_minus_popularity_high"]
-    assert len(flat) == 2 * (7 + 2 + 3)
+    assert len(flat) == 2 * (7 + 4 + 3)
 
 
 def test_the_registered_model_gives_the_test_ranks_again(world: World, tmp_path: Path) -> None:
