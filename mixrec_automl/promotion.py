@@ -35,8 +35,8 @@ from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
 from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
+from trainers.epochs import BEST
 from trainers.evaluate import evaluate
-from trainers.finetune import BEST
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package
 from trainers.ranks import TEST_SETTINGS, Setting, UserRanks

@@ -84,10 +84,10 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def agree(going: bool, workers: int, device: torch.device) -> bool:
+def agree(going: bool) -> bool:
     """Rank 0's decision, on every rank."""
-    if workers == 1:
+    if rank_and_workers()[1] == 1:
         return going
-    decision = torch.tensor([going], dtype=torch.int32, device=device)
+    decision = torch.tensor([going], dtype=torch.int32, device=pick_device())
     dist.broadcast(decision, src=0)
     return bool(decision.item())

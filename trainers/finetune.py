@@ -6,11 +6,9 @@ is its weights, the optimiser's moments and the number of finished epochs: resum
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,26 +16,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from search_spaces.architecture import Architecture
-from trainers import checkpoint
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
 from trainers.data.sampler import share
-from trainers.device import agree, move, pick_device, rank_and_workers
+from trainers.device import move, pick_device, rank_and_workers
+from trainers.epochs import NotFiniteError, OnEpoch, ResumableTraining, load_best_weights
 from trainers.evaluate import evaluate
 from trainers.losses import loss_weights, weighted_loss
-from trainers.metrics import summarise
 from trainers.model.mixrec import MixRec
 from trainers.optim import build_optimizer, set_rates
 from trainers.ranks import Setting, UserRanks
-from trainers.reports import EpochReport, FinetuneResult
+from trainers.reports import FinetuneResult
 from trainers.task import TrainingTask, build_model
-
-LAST, BEST = "last.safetensors", "best.safetensors"
-OnEpoch = Callable[[EpochReport], bool]
-
-
-class NotFiniteError(ArithmeticError):
-    """A loss became NaN or infinite: this design with these settings cannot be trained."""
 
 
 def finetune(
@@ -51,7 +41,7 @@ def finetune(
     recorded: int | None = None,
     on_validation: Callable[[UserRanks], None] = lambda _: None,
 ) -> FinetuneResult:
-    """Train `architecture` and keep the weights of its best validation epoch in `folder / BEST`.
+    """Train `architecture` and keep the weights of its best validation epoch in `folder`.
 
     Resumes after the last finished epoch if `folder` holds an unfinished training of the same kind. Where
     torch.distributed is initialised, the workers share each global batch and every worker must call this.
@@ -59,8 +49,7 @@ def finetune(
     Args:
         seed: of initial weights and of all draws.
         on_epoch: called on rank 0 after each epoch; False stops the training.
-        recorded: how many epochs the caller knows of. A resumed training first reports those that were finished beyond
-            that, as where the caller died while the training went on for a moment. None: it reports new ones alone.
+        recorded: as `ResumableTraining.run`.
         on_validation: given the ranks of every user's validation item after each epoch, before `on_epoch`.
 
     Raises:
@@ -78,46 +67,22 @@ def finetune(
     steps = training.epochs * sampler.steps_per_epoch
 
     identity = {"architecture": str(architecture), "seed": seed, "config": asdict(config), "task": task.fingerprint}
-    state: dict[str, Any] = {"identity": identity, "epoch": 0, "best_epoch": 0, "mrr": -1.0, "standard_error": 0.0}
-    state["reports"] = []
-    if (folder / LAST).exists():
-        # Before anything is loaded: another design has weights of other shapes.
-        if checkpoint.read_header(folder / LAST)["identity"] != identity:
-            raise ValueError(f"{folder} holds the training of another design, seed or configuration: remove it first")
-        state |= checkpoint.load_training(folder / LAST, model, optimizer)
+    resumable = ResumableTraining(model, optimizer, identity, folder, what="design")
     if device.type == "cuda":
         model.compile_layers()
     wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
 
-    going = True
-    if recorded is not None:
-        for finished in state["reports"][recorded:]:
-            going = (rank > 0 or on_epoch(EpochReport.from_dict(finished))) and going
-        going = agree(going, workers, device)
-    while going and state["epoch"] < training.epochs:
-        started = time.perf_counter()
-        epoch = int(state["epoch"]) + 1
+    def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
-        losses, tokens = _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
+        return _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
+
+    def validate() -> UserRanks:
         (ranks,) = evaluate(model, layout, task.data, [Setting("validation")], config.data.history)
         on_validation(ranks)
-        validation = summarise(ranks)
-        state |= {"epoch": epoch}
-        if validation.mrr > state["mrr"]:
-            state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}
-        if rank == 0:
-            if state["best_epoch"] == epoch:
-                checkpoint.write(folder / BEST, model.state_dict(), {"identity": identity, "epoch": epoch})
-            seconds = time.perf_counter() - started
-            report = EpochReport(epoch, training.epochs, losses, validation, seconds, tokens)
-            state["reports"] = [*state["reports"], asdict(report)]
-            checkpoint.save_training(folder / LAST, model, optimizer, state)
-            going = on_epoch(report)
-        going = agree(going, workers, device)
-    return FinetuneResult(
-        int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])
-    )
+        return ranks
+
+    return resumable.run(training.epochs, train_epoch, validate, on_epoch, recorded=recorded)
 
 
 def load_best(
@@ -125,7 +90,7 @@ def load_best(
 ) -> MixRec:
     """The model of the best validation epoch of the training in `folder`, on this process's device, ready to score."""
     model = build_model(config, architecture, task, seed)
-    model.load_state_dict(checkpoint.read(folder / BEST)[0])
+    load_best_weights(model, folder)
     return model.to(pick_device()).eval()
 
 

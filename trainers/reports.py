@@ -49,3 +49,5 @@ class FinetuneResult:
     standard_error: float
     """Of `mrr` over users"""
     epochs_run: int
+    has_ended: bool
+    """False where `on_epoch` stopped it before its end"""

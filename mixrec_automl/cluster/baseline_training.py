@@ -42,7 +42,7 @@ class BaselineTraining:
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         data = self.data()
-        result, has_ended = train_baseline(
+        result = train_baseline(
             self.settings,
             lambda: self._build(data),
             data,
@@ -51,7 +51,7 @@ class BaselineTraining:
             on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
             recorded=trial.recorded_epochs,
         )
-        return TrialScore(result.mrr, result.standard_error) if has_ended else None
+        return TrialScore(result.mrr, result.standard_error) if result.has_ended else None
 
     def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
         """And leave a package in the trial's folder: the model is small."""

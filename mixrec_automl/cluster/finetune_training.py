@@ -66,9 +66,7 @@ class FinetuneTraining:
             on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
             recorded=trial.recorded_epochs,
         )
-        if result.epochs_run < self.config.training.epochs:
-            return None
-        return TrialScore(result.mrr, result.standard_error)
+        return TrialScore(result.mrr, result.standard_error) if result.has_ended else None
 
     def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
         """Test ranks of every user under `TEST_SETTINGS`, by the weights of the best epoch in the trial's folder."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from trainers.device import rank_and_workers, wait_for_all
-from trainers.finetune import BEST, LAST
+from trainers.epochs import BEST, LAST
 from trainers.metrics import summarise
 from trainers.ranks import Setting, UserRanks
 

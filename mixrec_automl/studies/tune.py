@@ -25,7 +25,7 @@ from search_spaces.settings import SettingsSpace, Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.spaces import SPACES
 from trainers.device import rank_and_workers, wait_for_all
-from trainers.finetune import BEST, LAST
+from trainers.epochs import BEST, LAST
 
 if TYPE_CHECKING:
     from mixrec_automl.search.ax_proposer import AxProposer

@@ -38,8 +38,9 @@ from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from tests.trainers.tiny_package import NUM_USERS, prepare_shop, shop_config
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared
+from trainers.epochs import BEST
 from trainers.errors import UserError
-from trainers.finetune import BEST, finetune
+from trainers.finetune import finetune
 from trainers.package import read_package
 from trainers.ranks import UserRanks
 
@@ -78,14 +79,9 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def config_of(home: Path, **training: Any) -> SearchConfig:
     tiny = shop_config(home / "backbone", **training)
-    return SearchConfig(
-        data=tiny.data,
-        backbone=tiny.backbone,
-        model=tiny.model,
-        training=tiny.training,
-        search=BudgetConfig(trials=2, user_share=0.5),
-        promotion=PromotionConfig(epochs=EPOCHS),
-    )
+    parts = (tiny.data, tiny.backbone, tiny.model, tiny.training)
+    budget, promoted = BudgetConfig(trials=2, user_share=0.5), PromotionConfig(epochs=EPOCHS)
+    return SearchConfig(*parts, search=budget, promotion=promoted)
 
 
 def untrained(home: Path) -> SearchConfig:
@@ -189,8 +185,8 @@ def check_flat(flat: Mapping[str, float], evaluations: Sequence[Evaluation]) -> 
     for evaluation, prefix in zip(evaluations, ("test", "test_unseen"), strict=True):
         assert flat[f"{prefix}_mrr"] == evaluation.metrics.mrr
         assert flat[f"{prefix}_recall_at_10_error"] == evaluation.metrics.recall_at_10_error
-        for floor, name in (("popularity", "popularity"), ("repeat-last", "repeat_last"), ("item-knn", "item_knn")):
-            assert flat[f"{prefix}_{name}_mrr"] == evaluation.floors[floor].mrr
+        for floor in ("popularity", "repeat-last", "item-knn"):
+            assert flat[f"{prefix}_{floor.replace('-', '_')}_mrr"] == evaluation.floors[floor].mrr
         mean = flat[f"{prefix}_mrr"] - flat[f"{prefix}_popularity_mrr"]
         assert flat[f"{prefix}_mrr_minus_popularity"] == pytest.approx(mean)
         assert flat[f"{prefix}_mrr_minus_popularity_low"] <= mean <= flat[f"{prefix}_mrr_minus_popularity_high"]

@@ -14,7 +14,8 @@ from torch import nn
 from search_spaces.architecture import Architecture
 from tests.trainers.tiny_task import tiny_config, tiny_task
 from trainers import checkpoint
-from trainers.finetune import BEST, LAST, finetune
+from trainers.epochs import BEST, LAST
+from trainers.finetune import finetune
 from trainers.reports import EpochReport
 
 DESIGN = Architecture.parse("010-110")

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from search_spaces.architecture import Architecture
 from tests.trainers.tiny_task import tiny_config, tiny_task
-from trainers.finetune import LAST, finetune
+from trainers.epochs import LAST
+from trainers.finetune import finetune
 
 DESIGN = Architecture.parse("010-101")
 TOLERANCE = 1e-9

@@ -11,7 +11,8 @@ from search_spaces.architecture import Architecture
 from tests.trainers.tiny_task import sequences, tiny_config, tiny_task
 from trainers.baselines.popularity import popularity
 from trainers.data.sequence_data import SequenceData
-from trainers.finetune import BEST, LAST, NotFiniteError, finetune
+from trainers.epochs import BEST, LAST, NotFiniteError
+from trainers.finetune import finetune
 from trainers.metrics import summarise
 from trainers.ranks import Setting, evaluate_scores
 from trainers.reports import EpochReport

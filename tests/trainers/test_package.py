@@ -21,9 +21,9 @@ from tests.oracles.tiny_backbones import FAMILIES, Family
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from tests.trainers.tiny_package import DESIGN, HISTORY, NUM_ITEMS, NUM_USERS, Made, make_package
 from trainers.data.batches import Layout
+from trainers.epochs import BEST
 from trainers.errors import UserError
 from trainers.evaluate import score_histories, window
-from trainers.finetune import BEST
 from trainers.model.mixrec import MixRec
 from trainers.package import BACKBONE, CATALOGUE, DESCRIPTION, ITEMS, WEIGHTS, read_package, write_package
 from trainers.task import build_model

@@ -13,7 +13,8 @@ from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from trainers.config import BackboneConfig, DataConfig, FinetuneConfig, ModelConfig, TrainingConfig
 from trainers.data.prepare import prepare
 from trainers.data.sources import Source
-from trainers.finetune import BEST, finetune
+from trainers.epochs import BEST
+from trainers.finetune import finetune
 from trainers.package import write_package
 from trainers.task import TrainingTask, load_task
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,14 @@ from torch import Tensor, nn
 from trainers.data.sequence_data import SequenceData, Split
 
 Batch = TypeVar("Batch")
+DrawnBatch = TypeVar("DrawnBatch", covariant=True)
+
+
+class TrainingPart(Protocol[DrawnBatch]):
+    """What is trained on."""
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[DrawnBatch]:
+        """All of it once, in random order, `size` at a time; frozen dataclasses."""
 
 
 class Baseline(nn.Module, ABC, Generic[Batch]):
@@ -30,8 +38,8 @@ class Baseline(nn.Module, ABC, Generic[Batch]):
         return None
 
     @abstractmethod
-    def batches(self, data: SequenceData, size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """One pass over the training part of `data`, and nothing else of it, in random order; frozen dataclasses."""
+    def training_part(self, data: SequenceData) -> TrainingPart[Batch]:
+        """The training part of `data`, and nothing else of it; made once for all epochs."""
 
     @abstractmethod
     def loss_terms(self, batch: Batch) -> tuple[Tensor, int]:

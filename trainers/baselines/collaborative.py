@@ -5,33 +5,18 @@ Legend: B users, N interactions, k negatives of each, I items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.baselines.baseline import Baseline
-from trainers.collaborative_pretraining import training_interactions, unseen
+from trainers.collaborative_pretraining import Interactions, TrainingInteractions
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.model.collaborative import CollaborativeModel
 
 FOLD_IN_STEPS, FOLD_IN_RATE = 100, 0.05
 """Of Adam, for the vector of a user who was not trained on"""
-
-
-@dataclass(frozen=True)
-class Interactions:
-    """Positives and negatives of a step."""
-
-    users: Tensor
-    """[N]"""
-    positives: Tensor
-    """[N]"""
-    negatives: Tensor
-    """[N, k]"""
 
 
 class CollaborativeBaseline(Baseline[Interactions]):
@@ -41,17 +26,11 @@ class CollaborativeBaseline(Baseline[Interactions]):
         super().__init__()
         self.model, self.negatives, self.num_users = model, negatives, model.num_users
 
-    def batches(self, data: SequenceData, size: int, rng: np.random.Generator) -> Iterator[Interactions]:
-        users, items, known = training_interactions(data)
-        order = rng.permutation(len(users))
-        for first in range(0, len(order), size):
-            chosen = order[first : first + size]
-            negatives = unseen(rng, users[chosen], self.negatives, data.num_items, known)
-            parts = (users[chosen], items[chosen], negatives)
-            yield Interactions(*(torch.from_numpy(part.astype(np.int64)) for part in parts))
+    def training_part(self, data: SequenceData) -> TrainingInteractions:
+        return TrainingInteractions.of(data, self.negatives)
 
     def loss_terms(self, batch: Interactions) -> tuple[Tensor, int]:
-        return self.model.loss_terms(batch.users, batch.positives, batch.negatives)
+        return self.model.loss_terms(*batch.parts)
 
     def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:  # noqa: ARG002
         """The same for both splits: what lies between training and test item is not learned from."""

@@ -6,7 +6,6 @@ Legend: B rows, N places of a row, I items, d width, Q training targets.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -38,8 +37,8 @@ class SequentialModel(Baseline[Rows]):
     def scores(self, rows: Rows) -> Tensor:
         """[B, I] for the item after each row."""
 
-    def batches(self, data: SequenceData, size: int, rng: np.random.Generator) -> Iterator[Rows]:
-        return TrainingWindows.of(data, self.history).batches(size, rng)
+    def training_part(self, data: SequenceData) -> TrainingWindows:
+        return TrainingWindows.of(data, self.history)
 
     def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:
         rows = history_rows(data, users, split, self.history)

@@ -5,8 +5,7 @@ As in `trainers.finetune`, draws are counter-based, so a training resumes exactl
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainers import checkpoint
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.config import BaselineConfig
 from trainers.data.sequence_data import SequenceData, Split
-from trainers.device import agree, move, pick_device, rank_and_workers
-from trainers.finetune import BEST, LAST, NotFiniteError
-from trainers.metrics import summarise
+from trainers.device import move, pick_device
+from trainers.epochs import NotFiniteError, OnEpoch, ResumableTraining, load_best_weights
 from trainers.ranks import Setting, UserRanks, evaluate_scores
-from trainers.reports import EpochReport, FinetuneResult
+from trainers.reports import FinetuneResult
 
-OnEpoch = Callable[[EpochReport], bool]
 Build = Callable[[], Baseline[Any]]
 """Makes the untrained model; its random weights are torch's global draws."""
 
@@ -40,62 +36,37 @@ def train_baseline(
     folder: Path,
     on_epoch: OnEpoch,
     recorded: int | None = None,
-) -> tuple[FinetuneResult, bool]:
+) -> FinetuneResult:
     """Train until the plateau and keep the weights of the best validation epoch in `folder`.
 
     Arguments and errors are those of `finetune`; several workers train the same model, each for itself.
-
-    Returns:
-        The result, and whether the training came to its end; False where `on_epoch` stopped it.
     """
-    rank, workers = rank_and_workers()
-    device = pick_device()
     torch.manual_seed(_mix(seed, 0))
-    model = build().to(device)
+    model = build().to(pick_device())
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+    part = model.training_part(data)
     identity = {"model": type(model).__name__, "seed": seed, "config": asdict(config), "data": data.fingerprint}
-    state: dict[str, Any] = {"identity": identity, "epoch": 0, "best_epoch": 0, "mrr": -1.0, "standard_error": 0.0}
-    state["reports"] = []
-    if (folder / LAST).exists():
-        if checkpoint.read_header(folder / LAST)["identity"] != identity:
-            raise ValueError(f"{folder} holds the training of another model, seed or configuration: remove it first")
-        state |= checkpoint.load_training(folder / LAST, model, optimizer)
-    going = True
-    if recorded is not None:
-        for finished in state["reports"][recorded:]:
-            going = (rank > 0 or on_epoch(EpochReport.from_dict(finished))) and going
-        going = agree(going, workers, device)
-    while going and not agree(_has_ended(state, config), workers, device):
-        began = time.perf_counter()
-        epoch = int(state["epoch"]) + 1
+
+    def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         torch.manual_seed(_mix(seed, epoch))
-        loss = _train_epoch(model, optimizer, config, data, np.random.default_rng([seed, epoch]))
+        batches = part.batches(config.batch_size, np.random.default_rng([seed, epoch]))
+        return {"total": _train_epoch(model, optimizer, batches, config.max_gradient_norm)}, 0
+
+    def validate() -> UserRanks:
         (ranks,) = rank_users(model, data, [Setting("validation")])
-        validation = summarise(ranks)
-        state |= {"epoch": epoch}
-        if validation.mrr > state["mrr"]:
-            state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}
-        if rank == 0:
-            if state["best_epoch"] == epoch:
-                checkpoint.write(folder / BEST, model.state_dict(), {"identity": identity, "epoch": epoch})
-            seconds = time.perf_counter() - began
-            report = EpochReport(epoch, config.epochs, {"total": loss}, validation, seconds, 0)
-            state["reports"] = [*state["reports"], asdict(report)]
-            checkpoint.save_training(folder / LAST, model, optimizer, state)
-            going = on_epoch(report)
-        going = agree(going, workers, device)
-    result = FinetuneResult(
-        int(state["best_epoch"]), float(state["mrr"]), float(state["standard_error"]), int(state["epoch"])
+        return ranks
+
+    return ResumableTraining(model, optimizer, identity, folder, what="model").run(
+        config.epochs, train_epoch, validate, on_epoch, recorded=recorded, patience=config.patience
     )
-    return result, _has_ended(state, config)
 
 
 def load_baseline(build: Build, folder: Path) -> Baseline[Any]:
     """The model of the best validation epoch of the training in `folder`, ready to score."""
     model = build()
-    model.load_state_dict(checkpoint.read(folder / BEST)[0])
+    load_best_weights(model, folder)
     return model.to(pick_device()).eval()
 
 
@@ -114,10 +85,6 @@ def rank_users(model: Baseline[Any], data: SequenceData, settings: Sequence[Sett
     return evaluate_scores(data, settings, score)
 
 
-def _has_ended(state: dict[str, Any], config: BaselineConfig) -> bool:
-    return bool(state["epoch"] >= config.epochs or state["epoch"] - state["best_epoch"] >= config.patience)
-
-
 def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
@@ -125,19 +92,18 @@ def _mix(seed: int, epoch: int) -> int:
 def _train_epoch(
     model: Baseline[Any],
     optimizer: torch.optim.Optimizer,
-    config: BaselineConfig,
-    data: SequenceData,
-    rng: np.random.Generator,
+    batches: Iterator[Any],
+    max_gradient_norm: float,
 ) -> float:
     """One pass; returns the mean loss over its terms."""
     model.train()
     device = next(model.parameters()).device
     totals, terms = [], 0
-    for batch in model.batches(data, config.batch_size, rng):
+    for batch in batches:
         total, count = model.loss_terms(move(batch, device))
         optimizer.zero_grad(set_to_none=True)
         (total / count).backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
         if not torch.isfinite(norm):
             raise NotFiniteError(f"the gradient is not finite (loss {total.item() / count}): lower the learning rate")
         optimizer.step()

@@ -16,7 +16,7 @@ from mixrec_automl.search_config import BudgetConfig, SearchConfig
 from tests.mixrec_automl.cluster.trainings import task
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from tests.trainers.tiny_package import prepare_shop, shop_config
-from trainers.finetune import BEST
+from trainers.epochs import BEST
 
 
 @pytest.fixture

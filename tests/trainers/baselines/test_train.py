@@ -29,7 +29,7 @@ from trainers.baselines.config import (
 from trainers.baselines.rows import to_rows
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
 from trainers.data.sequence_data import SequenceData
-from trainers.finetune import BEST, LAST, NotFiniteError
+from trainers.epochs import BEST, LAST, NotFiniteError
 from trainers.metrics import summarise
 from trainers.ranks import Setting
 from trainers.reports import EpochReport, FinetuneResult
@@ -71,8 +71,8 @@ def train(
     def build() -> Baseline[Any]:
         return built(config, data)
 
-    result, ended = train_baseline(config, build, data, seed=seed, folder=folder, on_epoch=on_epoch, recorded=recorded)
-    return result, ended, reports
+    result = train_baseline(config, build, data, seed=seed, folder=folder, on_epoch=on_epoch, recorded=recorded)
+    return result, result.has_ended, reports
 
 
 def test_every_model_has_a_case_here() -> None:
