@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 Value = float | int | bool
@@ -65,6 +66,11 @@ class SettingsSpace:
     def label(self, bits: Sequence[int]) -> str:
         """For people, and one of a kind: `learning_rate=0.001 dropout=0.5`."""
         return " ".join(f"{key}={value:g}" for key, value in self.settings(bits).items())
+
+    @cached_property
+    def by_label(self) -> dict[str, tuple[int, ...]]:
+        """Label -> bits, of all designs."""
+        return {self.label(bits): bits for bits in self.designs()}
 
     def designs(self) -> Iterator[tuple[int, ...]]:
         """All bit strings, the defaults first."""

@@ -101,10 +101,7 @@ def write_package(
         weights: the checkpoint to keep (`finetune.BEST`).
         backbones: where the backbone that was trained on comes from.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        made = Path(scratch, folder.name)
-        made.mkdir()
+    with whole_folder(folder) as made:
         pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
         with quiet():
             pretrained.model.save_pretrained(made / BACKBONE)
@@ -127,9 +124,6 @@ def write_package(
             "data": task.data.fingerprint,
         }
         (made / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
-        for file in made.rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes for its own user only
-        made.rename(folder)
 
 
 def read_package(folder: Path) -> Package:
@@ -176,6 +170,19 @@ def read_package(folder: Path) -> Package:
     return Package(
         model.to(device).eval(), layout, pretrained.tokenizer, catalogue, config, architecture, data_fingerprint
     )
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder`, which must not exist, once it is filled: whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        made = Path(scratch, folder.name)
+        made.mkdir()
+        yield made
+        for file in made.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for its own user only
+        made.rename(folder)
 
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from trainers.metrics import RankingMetrics
+from trainers.ranks import Setting
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class EpochReport:
         """Flat names, as the database and MLflow hold them."""
         return {
             **{f"loss_{name}": value for name, value in self.losses.items()},
-            **{f"validation_{name}": float(value) for name, value in asdict(self.validation).items()},
+            **self.validation.named(Setting("validation")),
             "seconds": self.seconds,
             "tokens": float(self.tokens),
         }

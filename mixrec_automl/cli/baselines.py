@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from mixrec_automl.cli.study import SMOKE, run_and_show
+from mixrec_automl.cli.study import SMOKE, AsJson, ExcludeSeen, Slices, UserShare, run_and_show
 
 if TYPE_CHECKING:
     from mixrec_automl.search_config import SearchConfig
@@ -30,10 +30,7 @@ def run(
     ],
     data: Annotated[str | None, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each model.")] = 1,
-    user_share: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
-    ] = 1.0,
+    user_share: UserShare = 1.0,
     tune: Annotated[
         int, typer.Option(min=0, help="First search for each model's settings with so many trials of 64 settings.")
     ] = 0,
@@ -135,11 +132,9 @@ def compare(
     user_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Results on this share of the users; others do not compare.")
     ] = 1.0,
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Leave the items of a user's history out of the ranking.")
-    ] = False,
-    slices: Annotated[bool, typer.Option("--slices", help="Also by history length, popularity, repeat, cold.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    exclude_seen: ExcludeSeen = False,
+    slices: Slices = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare, user by user, all that `study run main` and `baselines run` tested on a data set, and the floors."""
     from mixrec_automl.cli.tables import make_console

@@ -22,6 +22,14 @@ app = typer.Typer(help="Run the paper's experiments and compare their variants."
 DEFAULT_DATA, SMOKE = "scientific-small", "smoke"
 RUN_EXAMPLE = "Example: mixrec-automl study run ablation --data scientific-small --seeds 3"
 SHOW_EXAMPLE = "Example: mixrec-automl study show study-ablation-scientific-small --slices"
+UserShare = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
+]
+Slices = Annotated[bool, typer.Option("--slices", help="Also by history length, popularity, repeat, cold.")]
+ExcludeSeen = Annotated[
+    bool, typer.Option("--exclude-seen", help="Leave the items of a user's history out of the ranking.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -55,10 +63,7 @@ def run(
     ] = None,
     config: Annotated[str | None, typer.Option(help="YAML file or preset to vary, instead of the data's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant.")] = 1,
-    user_share: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
-    ] = 1.0,
+    user_share: UserShare = 1.0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the configuration; may be repeated."),
@@ -126,10 +131,8 @@ def run_and_show(study: Study, base: SearchConfig, name: str, seeds: int, user_s
 @app.command("show", epilog=SHOW_EXAMPLE)
 def show(
     name: Annotated[str, typer.Argument(help="A study's name: see `mixrec-automl searches`.")],
-    slices: Annotated[bool, typer.Option("--slices", help="Also by history length, popularity, repeat, cold.")] = False,
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Leave the items of a user's history out of the ranking.")
-    ] = False,
+    slices: Slices = False,
+    exclude_seen: ExcludeSeen = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg, .pdf).")] = None,
     as_json: AsJson = False,
 ) -> None:

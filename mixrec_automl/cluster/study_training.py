@@ -42,13 +42,19 @@ class StudyTraining:
         metrics: dict[str, float] = {}
         for ranks in tables:
             metrics |= summarise(ranks).named(ranks.setting)
-        wait_for_all()  # nobody needs the weights any more
         if rank_and_workers()[0] == 0:
             for ranks in tables:
                 ranks.write(trial.folder / ranks.setting.file)
-            for weights in (LAST, BEST):
-                (trial.folder / weights).unlink(missing_ok=True)
+        drop_weights(trial.folder)
         return TrialScore(score.mrr, score.standard_error, metrics)
+
+
+def drop_weights(folder: Path) -> None:
+    """Remove the checkpoints of a training that has ended, once every worker has done with them."""
+    wait_for_all()
+    if rank_and_workers()[0] == 0:
+        for weights in (LAST, BEST):
+            (folder / weights).unlink(missing_ok=True)
 
 
 def read_test_ranks(folder: Path, *, exclude_seen: bool) -> UserRanks:

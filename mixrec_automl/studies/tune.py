@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
+from mixrec_automl.cluster.study_training import drop_weights
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
 from mixrec_automl.preparation import prepare_texts, prepare_without_backbone
@@ -24,8 +25,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.settings import SettingsSpace, Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.spaces import SPACES
-from trainers.device import rank_and_workers, wait_for_all
-from trainers.epochs import BEST, LAST
 
 if TYPE_CHECKING:
     from mixrec_automl.search.ax_proposer import AxProposer
@@ -41,10 +40,8 @@ class TuningTraining:
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         score = dict(self.variants)[trial.variant](trial, on_epoch)
-        wait_for_all()
-        if score is not None and rank_and_workers()[0] == 0:
-            for weights in (LAST, BEST):
-                (trial.folder / weights).unlink(missing_ok=True)
+        if score is not None:
+            drop_weights(trial.folder)
         return score
 
 
@@ -56,7 +53,7 @@ class SettingsProposer:
     inner: AxProposer
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
-        bits = {self.space.label(design): design for design in self.space.designs()}
+        bits = self.space.by_label
         encoded = [replace(one, variant="", architecture=Architecture.from_bits(bits[one.variant])) for one in trials]
         found = self.inner.propose(encoded, seed=seed)
         return replace(found, architecture=NO_DESIGN, variant=self.space.label(found.architecture.bits))
@@ -82,10 +79,10 @@ def tune(
     folders = paths.data_folder(base.data.name), paths.backbones_folder()
     variants = tuple(
         (
-            space.label(bits),
+            label,
             BaselineTraining(with_settings(base, dotted(model, bits), f"the space of {model}"), model, *folders),
         )
-        for bits in space.designs()
+        for label, bits in space.by_label.items()
     )
     # To the proposer bits are bits: those of two layers are as many as a space here has.
     proposer = SettingsProposer(space, AxProposer(DamoeSpace(space.num_bits // 3), initial))
@@ -95,8 +92,7 @@ def tune(
     epochs = {label: training.settings.epochs for label, training in variants}
     ended = run_recorded(name, base, stored, basis, TuningTraining(variants), proposer, repository, console, epochs)
     best = best_trial(repository.trials(name))
-    bits = {space.label(design): design for design in space.designs()}
-    return ended, {} if best is None else dotted(model, bits[best.variant])
+    return ended, {} if best is None else dotted(model, space.by_label[best.variant])
 
 
 def dotted(model: BaselineName, bits: Sequence[int]) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from trainers.baselines.markov import by_popularity
+from trainers.baselines.popularity import by_popularity
 from trainers.data.histories import histories
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.ranks import ScoreChunk

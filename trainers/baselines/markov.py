@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from trainers.baselines.popularity import by_popularity
 from trainers.data.histories import ends_of
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.ranks import ScoreChunk
@@ -31,9 +32,3 @@ def markov(data: SequenceData, counted_on: SequenceData) -> ScoreChunk:
         return [score_one(users, split) for split in splits]
 
     return score
-
-
-def by_popularity(counted_on: SequenceData) -> Tensor:
-    """[I] training interactions over one more than all of them together, so below one; float64."""
-    counts = torch.from_numpy(counted_on.training_counts()).to(torch.float64)
-    return counts / (counts.sum() + 1)

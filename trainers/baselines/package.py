@@ -9,7 +9,6 @@ catalogue.parquet    id, title, sentence of every item, in index order
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from trainers.baselines.config import BaselineName, BaselinesConfig
 from trainers.data.sequence_data import Catalogue
 from trainers.device import pick_device
 from trainers.errors import UserError
-from trainers.package import CATALOGUE, WEIGHTS, read_catalogue, reading, write_catalogue
+from trainers.package import CATALOGUE, WEIGHTS, read_catalogue, reading, whole_folder, write_catalogue
 
 FORMAT = 1
 DESCRIPTION, TEXTS = "baseline.json", "texts.safetensors"
@@ -64,10 +63,7 @@ def write_baseline_package(
     data_fingerprint: str,
 ) -> None:
     """Write `model`, built from the settings of `name`. `folder` must not exist; it appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        made = Path(scratch, folder.name)
-        made.mkdir()
+    with whole_folder(folder) as made:
         checkpoint.write(made / WEIGHTS, {key: value.cpu() for key, value in model.state_dict().items()}, {})
         if model.text_vectors is not None:
             checkpoint.write(made / TEXTS, {"texts": model.text_vectors.cpu()}, {})
@@ -80,9 +76,6 @@ def write_baseline_package(
             "data": data_fingerprint,
         }
         (made / DESCRIPTION).write_text(json.dumps(told, indent=2), encoding="utf-8")
-        for file in made.glob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes for its own user only
-        made.rename(folder)
 
 
 def is_baseline_package(folder: Path) -> bool:

@@ -20,3 +20,9 @@ def popularity(counted_on: SequenceData) -> ScoreChunk:
         return [counts.expand(len(users), -1)] * len(splits)
 
     return score
+
+
+def by_popularity(counted_on: SequenceData) -> Tensor:
+    """[I] training interactions over one more than all of them together, so below one; float64."""
+    counts = torch.from_numpy(counted_on.training_counts()).to(torch.float64)
+    return counts / (counts.sum() + 1)

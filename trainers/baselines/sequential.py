@@ -56,6 +56,11 @@ def next_items(rows: Rows, num_items: int) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, targets, (targets != num_items) & (places >= rows.counted_from.unsqueeze(1))
 
 
+def newest(states: Tensor, rows: Rows) -> Tensor:
+    """[B, N, d] -> [B, d]: the state at each row's newest item."""
+    return states[torch.arange(len(states), device=states.device), rows.last]
+
+
 class CausalModel(SequentialModel):
     """Predicts at each place the item after it; items are scored by inner products with their input vectors."""
 
@@ -77,6 +82,4 @@ class CausalModel(SequentialModel):
         return item_cross_entropy(states, vectors, vectors.new_zeros(self.num_items), targets)
 
     def scores(self, rows: Rows) -> Tensor:
-        states = self.states(rows.items)
-        last = states[torch.arange(len(states), device=states.device), rows.last]
-        return last @ self.item_embedding.weight[: self.num_items].T
+        return newest(self.states(rows.items), rows) @ self.item_embedding.weight[: self.num_items].T

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from trainers.baselines.rows import Rows
-from trainers.baselines.sequential import INITIAL_STD, SequentialModel, next_items
+from trainers.baselines.sequential import INITIAL_STD, SequentialModel, newest, next_items
 from trainers.baselines.transformer import PositionedTransformer, TransformerSize, initialise
 from trainers.model.item_loss import item_cross_entropy
 
@@ -100,6 +100,5 @@ class UniSRec(SequentialModel):
 
     def scores(self, rows: Rows) -> Tensor:
         vectors = self.item_vectors()
-        states = self.states(rows.items, vectors)
-        last = states[torch.arange(len(states), device=states.device), rows.last]
+        last = newest(self.states(rows.items, vectors), rows)
         return normalize(last, dim=-1) @ normalize(vectors[: self.num_items], dim=-1).T / self.temperature
