@@ -1,6 +1,6 @@
 """Where tensors live and in which precision: the one place that knows about CPU and CUDA.
 
-Untested on CUDA: no GPU was at hand when this was written.
+Tested on a pretended GPU (`tests/pretend_gpu.py`), which knows devices but neither bfloat16 nor CUDA's kernels.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
             num_users=task.data.num_users,
             num_items=task.data.num_items,
             training=config.training,
-        ).to(task.backbone.dtype)
+        ).to(task.backbone.device, task.backbone.dtype)
     if model.collaborative is not None and config.model.collaborative_training == "frozen":
         pretrain(model.collaborative, task.data, config.training, seed)
     starts_from_text = config.model.item_projection_init == "align" or config.model.item_projection_form != "free"

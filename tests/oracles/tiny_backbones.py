@@ -37,7 +37,7 @@ class ExactRotaryEmbedding(LlamaRotaryEmbedding):  # type: ignore[misc]
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         size = self.inv_freq.shape[0] * 2
-        exponents = torch.arange(0, size, 2, dtype=x.dtype) / size
+        exponents = torch.arange(0, size, 2, dtype=x.dtype, device=x.device) / size
         angles = position_ids[..., None] * self.config.rope_parameters["rope_theta"] ** -exponents
         doubled = torch.cat([angles, angles], dim=-1)
         return doubled.cos(), doubled.sin()

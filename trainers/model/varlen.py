@@ -1,4 +1,4 @@
-"""Attention over all segments at once on a GPU: torch's variable-length flash attention. Untested on CUDA.
+"""Attention over all segments at once on a GPU: torch's variable-length flash attention.
 
 A GPU would spend its time on starting one kernel for each bucket; this starts one for all of them.
 
@@ -7,14 +7,20 @@ Legend: N segments, H query heads, G key-value heads, e head size.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import varlen
 
 EVERYTHING, UP_TO_ITSELF = (-1, -1), (-1, 0)
+GROUPED: dict[str, Any] = (
+    {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters else {}
+)
+"""The kernel has always taken fewer key-value heads than query heads; later torch (not yet 2.11) wants it said."""
 
 
 def is_usable(queries: Tensor) -> bool:
@@ -50,7 +56,7 @@ def attend(
         most_keys,
         scale=scale,
         window_size=window,
-        enable_gqa=True,
+        **GROUPED,
     )
     assert isinstance(mixed, Tensor)  # a tuple comes back only where it is asked for
     return mixed

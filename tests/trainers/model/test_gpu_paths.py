@@ -29,7 +29,7 @@ def literal_varlen(q: Tensor, k: Tensor, v: Tensor, at_q: Tensor, at_k: Tensor, 
         assert of_k.stop - of_k.start <= longest[1]
         heads = (part.transpose(0, 1)[None] for part in (q[of_q], k[of_k], v[of_k]))
         mixed = scaled_dot_product_attention(
-            *heads, is_causal=how["window_size"] == (-1, 0), scale=how["scale"], enable_gqa=how["enable_gqa"]
+            *heads, is_causal=how["window_size"] == (-1, 0), scale=how["scale"], enable_gqa=how.get("enable_gqa", True)
         )
         found.append(mixed[0].transpose(0, 1))
     return torch.cat(found)
