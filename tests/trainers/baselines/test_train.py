@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -23,12 +24,14 @@ from trainers.baselines.config import (
     Gru4RecConfig,
     MfConfig,
     NcfConfig,
+    RecFormerConfig,
     SasRecConfig,
     UniSRecConfig,
 )
 from trainers.baselines.rows import to_rows
+from trainers.baselines.text_body import text_body
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
-from trainers.data.sequence_data import SequenceData
+from trainers.data.sequence_data import Catalogue, SequenceData
 from trainers.epochs import BEST, LAST, NotFiniteError
 from trainers.metrics import summarise
 from trainers.ranks import Setting
@@ -41,16 +44,26 @@ SMALL: dict[str, BaselineConfig] = {
     "bert4rec": Bert4RecConfig(width=16, dropout=0.1, learning_rate=5e-3),
     "fdsa": FdsaConfig(width=16, dropout=0.1, learning_rate=5e-3, least_items=1),
     "unisrec": UniSRecConfig(width=16, dropout=0.1, learning_rate=5e-3, experts=2),
+    "recformer": RecFormerConfig(weights=None, tokenizer="tiny-random", width=32, dropout=0.0, learning_rate=3e-3),
     "mf": MfConfig(dim=16, learning_rate=2e-2),
     "ncf": NcfConfig(dim=16, learning_rate=2e-2),
 }
+ENCODERS = TemporaryDirectory()
+"""Holds the tokenizer that is made up here"""
 SEQUENTIAL = [name for name in SMALL if name not in ("mf", "ncf")]
 
 
 def built(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
-    """Texts that tell the items apart, by an encoder that is asked for by name."""
+    """Text vectors by an encoder that is asked for by name, and texts, each of which tells the items apart."""
+    letters = tuple(chr(ord("A") + number) for number in range(data.num_items))
     vectors = np.random.default_rng(9).normal(size=(data.num_items, 12)).astype(np.float32)
-    return build_baseline(config, data.catalogue, data.num_users, {"all-minilm-l6-v2": vectors}.__getitem__)
+    return build_baseline(
+        config,
+        data.catalogue,
+        data.num_users,
+        {"all-minilm-l6-v2": vectors}.__getitem__,
+        lambda asked: text_body(asked, Catalogue(letters, letters, letters), (), Path(ENCODERS.name)),
+    )
 
 
 def train(
