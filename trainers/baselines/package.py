@@ -123,4 +123,5 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
 
         model = build_baseline(settings.of(name), catalogue, num_users, kept, body)
         model.load_state_dict(load_file(folder / WEIGHTS))
+        model.started_from = str(told["started_from"])
     return BaselinePackage(name, model.to(pick_device()).eval(), catalogue, fingerprint)

@@ -122,7 +122,7 @@ class RecFormer(SequentialModel):
             self.encode_items()
 
     def end_epoch(self, waited: int, load_best: Callable[[], None]) -> None:
-        self.stage_epochs += 1
+        self.stage_epochs.add_(1)
         if self.stage != Stage.ITEMS_STAY and min(waited, int(self.stage_epochs)) >= self.stage_patience:
             following = int(self.stage) + 1
             load_best()

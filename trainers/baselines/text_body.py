@@ -1,9 +1,9 @@
 """The encoder that RecFormer is built on: a bidirectional body of transformers, published or random; the items' tokens.
 
 Read are BERT, RoBERTa, XLM-RoBERTa and Longformer, with learned positions and token types. RecFormer's authors publish
-a state dict alone. It loads from a folder that holds it as `pytorch_model.bin`, beside the tokenizer of
-allenai/longformer-base-4096 and its config.json with `type_vocab_size` set to 4; their table of item positions is taken
-too. Code from a checkpoint is never run.
+a state dict alone, pickled. Written anew as `model.safetensors` (`safetensors.torch.save_file`), it loads from a folder
+that also holds the tokenizer of allenai/longformer-base-4096 and its config.json with `type_vocab_size` set to 4; the
+table of item positions is taken too. Code from a checkpoint is never run.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def text_body(settings: RecFormerConfig, catalogue: Catalogue, keys: Sequence[st
     if settings.weights is None:
         return TextBody(_random(settings, len(tokenizer)), items, None, RANDOM)
     body, depth = _read(settings, found)
+    if body.config.type_vocab_size == len(TokenType) and not list(found.glob("*.safetensors")):
+        raise UserError(f"{WHAT} {name!r} is a RecFormer whose weights are pickled: write them as model.safetensors")
     started_from = f"{name}, {settings.layers} of {depth} layers ({content_fingerprint(body, tokenizer)})"
     _with_four_token_types(body)
     return TextBody(body, items, _item_positions(found), started_from)
@@ -140,11 +142,10 @@ def _with_four_token_types(body: PreTrainedModel) -> None:
 
 def _item_positions(found: Path) -> Tensor | None:
     """The table of item positions that RecFormer's authors train, where the weights in `found` hold one."""
-    held: dict[str, Tensor] = {}
     for path in sorted(found.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            held |= {key: file.get_tensor(key) for key in file.keys() if key.endswith(ITEM_POSITIONS)}  # noqa: SIM118
-    if not held:
-        for path in sorted(found.glob("*.bin")):
-            held |= torch.load(path, map_location="cpu", weights_only=True)
-    return next((table for key, table in held.items() if key.endswith(ITEM_POSITIONS)), None)
+            for key in file.keys():  # noqa: SIM118
+                if key.endswith(ITEM_POSITIONS):
+                    table: Tensor = file.get_tensor(key)
+                    return table
+    return None
