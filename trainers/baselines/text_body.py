@@ -84,9 +84,9 @@ def blank_text_body(settings: RecFormerConfig, items: int, config: Mapping[str, 
 
 
 def sizes(body: PreTrainedModel) -> dict[str, Any]:
-    """The configuration of `body` as JSON has it."""
+    """The configuration of `body` as JSON has it, without the folder that it came from."""
     told: dict[str, Any] = json.loads(body.config.to_json_string(use_diff=False))
-    return told
+    return {key: value for key, value in told.items() if key != "_name_or_path"}
 
 
 def _random(settings: RecFormerConfig, vocabulary: int) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tests.trainers.baselines.test_train import SMALL, built, last_model, train
 from tests.trainers.tiny_task import sequences
 from trainers import checkpoint
 from trainers.baselines.attribute_tokens import TokenType, TypedTokens, typed_tokens
-from trainers.baselines.config import RecFormerConfig
+from trainers.baselines.config import BaselinesConfig, RecFormerConfig
+from trainers.baselines.package import read_baseline_package, write_baseline_package
 from trainers.baselines.recformer import DrawnTargets, RecFormer, Stage
 from trainers.baselines.rows import to_rows
 from trainers.baselines.text_body import TextBody, text_body
@@ -225,6 +227,21 @@ def test_the_authors_weights_load(tmp_path: Path) -> None:
         expected = whole(inputs_embeds=vectors, token_type_ids=types, global_attention_mask=sees_all)
         found = model.encode(torch.tensor([[1]]))
     torch.testing.assert_close(found, expected.last_hidden_state[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_package_needs_no_folder_of_the_encoder(tmp_path: Path) -> None:
+    folder = written(tmp_path / "bert", BertModel(BertConfig(**{**SIZES, "vocab_size": 320, "type_vocab_size": 2})))
+    config = settings(weights=str(folder))
+    start = text_body(config, CATALOGUE, ("title",), tmp_path)
+    model = RecFormer(5, start, temperature=config.temperature, stage_patience=1).eval()
+    model.encode_items()
+    settings_of_all = BaselinesConfig(recformer=config)
+    write_baseline_package(tmp_path / "package", "recformer", settings_of_all, model, CATALOGUE, "data")
+    shutil.rmtree(folder)
+    package = read_baseline_package(tmp_path / "package")
+    history = np.array([1, 0], dtype=np.int32)
+    torch.testing.assert_close(package.score(history), model.score_history(history).detach())
+    assert package.model.started_from == start.started_from
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
