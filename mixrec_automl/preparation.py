@@ -14,8 +14,9 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
-from trainers.baselines.config import BaselineName, UniSRecConfig
+from trainers.baselines.config import BaselineName, RecFormerConfig, UniSRecConfig
 from trainers.baselines.floors import cheap_floors
+from trainers.baselines.text_body import text_body
 from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared, read_manifest
@@ -77,16 +78,19 @@ def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
 
 
 def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
-    """Encode the items' texts where `baseline` reads their vectors: here, where a failure is told at once.
+    """Encode the items' texts where `baseline` reads them: here, where a failure is told at once.
 
     Raises:
         UserError: the encoder cannot be had or read.
     """
-    settings = config.baselines.of(baseline)
+    settings, folder = config.baselines.of(baseline), paths.data_folder(config.data.name)
     if isinstance(settings, UniSRecConfig):
-        folder = paths.data_folder(config.data.name)
         with console.status(f"item texts by {settings.text_encoder}"):
             sentence_vectors(folder, open_prepared(folder), settings.text_encoder, paths.backbones_folder())
+    if isinstance(settings, RecFormerConfig):
+        with console.status(f"item texts for {settings.weights or 'a random encoder'}"):
+            keys = read_manifest(folder).attributes
+            text_body(settings, open_prepared(folder).catalogue, keys, paths.backbones_folder())
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

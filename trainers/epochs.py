@@ -77,6 +77,7 @@ class ResumableTraining:
         *,
         recorded: int | None,
         patience: int | None = None,
+        end_epoch: Callable[[int], None] | None = None,
     ) -> FinetuneResult:
         """What is left of `epochs`, keeping the weights of the best one in `folder / BEST`.
 
@@ -87,6 +88,8 @@ class ResumableTraining:
             recorded: how many epochs the caller knows of. A resumed training first reports those that were finished
                 beyond that, as where the caller died while the training went on for a moment. None: new ones alone.
             patience: epochs without a better validation MRR after which the training has ended; None: it takes all.
+            end_epoch: told, by every worker, how many epochs lie after the best one. What it does to the model is
+                saved with this epoch: a resumed training does it no second time.
         """
         state, rank = self._state, rank_and_workers()[0]
 
@@ -105,10 +108,12 @@ class ResumableTraining:
             state["epoch"] = epoch
             if validation.mrr > state["mrr"]:
                 state |= {"best_epoch": epoch, "mrr": validation.mrr, "standard_error": validation.mrr_error}
+            if rank == 0 and state["best_epoch"] == epoch:
+                header = {"identity": state["identity"], "epoch": epoch}
+                checkpoint.write(self._folder / BEST, self._model.state_dict(), header)
+            if end_epoch is not None:
+                end_epoch(epoch - int(state["best_epoch"]))
             if rank == 0:
-                if state["best_epoch"] == epoch:
-                    header = {"identity": state["identity"], "epoch": epoch}
-                    checkpoint.write(self._folder / BEST, self._model.state_dict(), header)
                 report = EpochReport(epoch, epochs, losses, validation, time.perf_counter() - began, tokens)
                 state["reports"] = [*state["reports"], asdict(report)]
                 checkpoint.save_training(self._folder / LAST, self._model, self._optimizer, state)

@@ -12,8 +12,10 @@ from trainers.baselines.baseline import Baseline
 from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselineConfig, BaselineName
 from trainers.baselines.package import write_baseline_package
+from trainers.baselines.text_body import text_body
 from trainers.baselines.train import load_baseline, rank_users, train_baseline
 from trainers.data.sequence_data import SequenceData
+from trainers.data.store_format import read_manifest
 from trainers.data.users import open_users
 from trainers.device import rank_and_workers
 from trainers.model.sentence_encoder import sentence_vectors
@@ -70,4 +72,5 @@ class BaselineTraining:
             data.catalogue,
             data.num_users,
             lambda encoder: sentence_vectors(self.prepared, data, encoder, self.encoders)[0],
+            lambda asked: text_body(asked, data.catalogue, read_manifest(self.prepared).attributes, self.encoders),
         )

@@ -28,6 +28,7 @@ TITLES: Mapping[BaselineName, str] = {
     "bert4rec": "BERT4Rec",
     "fdsa": "FDSA",
     "unisrec": "UniSRec",
+    "recformer": "RecFormer",
     "mf": "MF",
     "ncf": "NCF",
 }

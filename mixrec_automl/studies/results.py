@@ -14,9 +14,11 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
+from mixrec_automl.cluster.baseline_training import PACKAGE
 from mixrec_automl.cluster.study_training import read_test_ranks
 from mixrec_automl.store.records import Search, Trial, TrialState
 from trainers.baselines.floors import floors
+from trainers.baselines.package import started_from
 from trainers.data.sequence_data import SequenceData
 from trainers.metrics import METRICS, per_user
 from trainers.ranks import UserRanks, check_comparable
@@ -45,6 +47,8 @@ class Row:
     """Holm's correction of the permutation test over all rows and metrics of the table."""
     by_slice: Mapping[str, tuple[int, float]]
     """Slice of the users -> their number and their test MRR."""
+    started_from: str | None = None
+    """As `trainers.baselines.baseline.Baseline.started_from`; None where no package says it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class VariantRanks:
     ranks: Mapping[int, UserRanks]
     """By training seed; a floor's under seed -1"""
     validation_mrr: float | None
+    started_from: str | None = None
+    """As `Row.started_from`"""
 
     def values(self, metric: str, seeds: Sequence[int]) -> NDArray[np.float64]:
         """[U] the metric of each user, mean over `seeds`."""
@@ -129,12 +135,11 @@ def compared(
 
 def _tested(name: str, trials: Sequence[Trial], folder: Path, exclude_seen: bool) -> VariantRanks:
     completed = [trial for trial in trials if trial.variant == name and trial.state is TrialState.COMPLETED]
-    ranks = {
-        trial.seed: read_test_ranks(folder / "trials" / str(trial.number), exclude_seen=exclude_seen)
-        for trial in completed
-    }
+    folders = {trial.seed: folder / "trials" / str(trial.number) for trial in completed}
+    ranks = {seed: read_test_ranks(own, exclude_seen=exclude_seen) for seed, own in folders.items()}
+    starts = dict.fromkeys(filter(None, (started_from(own / PACKAGE) for own in folders.values())))
     known = [trial.mrr for trial in completed if trial.mrr is not None]
-    return VariantRanks(name, ranks, fmean(known) if known else None)
+    return VariantRanks(name, ranks, fmean(known) if known else None, "; ".join(starts) or None)
 
 
 def _row(one: VariantRanks) -> Row:
@@ -156,7 +161,7 @@ def _row(one: VariantRanks) -> Row:
             if chosen.any()
         }
     trained = tuple(seed for seed in seeds if seed != _NO_SEED)
-    return Row(one.name, trained, one.validation_mrr, metrics, spread, {}, {}, by_slice)
+    return Row(one.name, trained, one.validation_mrr, metrics, spread, {}, {}, by_slice, one.started_from)
 
 
 def _differences(one: VariantRanks, reference: VariantRanks) -> dict[str, NDArray[np.float64]]:

@@ -20,7 +20,8 @@ def results_table(
     rows: Sequence[Row], *, reference: str, title: str, paper: Mapping[str, Mapping[str, float]]
 ) -> Table:
     """One row a variant; `paper` holds what the paper prints of some of them."""
-    table = Table(title=title, caption="±: deviation between training seeds; [ ]: 95 % over users, paired; p: Holm")
+    signs = "±: deviation between training seeds; [ ]: 95 % over users, paired; p: Holm"
+    table = Table(title=title, caption="\n".join([signs, *_starts(rows)]))
     table.add_column("variant", no_wrap=True)
     for name in ("seeds", "valid. MRR", *(SHORT[name] for name in METRICS)):
         table.add_column(name, justify="right", no_wrap=True)
@@ -85,6 +86,12 @@ def plot(rows: Sequence[Row], *, reference: str, title: str, path: Path) -> None
     axes.set_title(title, fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _starts(rows: Sequence[Row]) -> list[str]:
+    """A line for each thing that some of the models started from."""
+    known = dict.fromkeys(row.started_from for row in rows if row.started_from)
+    return [f"{', '.join(row.name for row in rows if row.started_from == start)}: from {start}" for start in known]
 
 
 def _number(value: float | None) -> str:

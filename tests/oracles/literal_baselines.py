@@ -1,4 +1,4 @@
-"""GRU4Rec, SASRec, BERT4Rec and FDSA as their equations read: one row, one place, one head at a time."""
+"""GRU4Rec, SASRec, BERT4Rec, FDSA and RecFormer as their equations read: one row, one place, one head at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
+from trainers.baselines.attribute_tokens import TokenType
 from trainers.baselines.fdsa import FDSA
 from trainers.baselines.gru4rec import GRU4Rec
+from trainers.baselines.recformer import RecFormer
 from trainers.baselines.transformer import PositionedTransformer
 
 
@@ -78,3 +80,40 @@ def features(model: FDSA, items: Tensor) -> Tensor:
         weights = torch.stack([(model.attention.weight @ x + model.attention.bias)[0] for x in vectors]).softmax(0)
         found.append(sum(weight * x for weight, x in zip(weights, vectors, strict=True)))  # type: ignore[arg-type]
     return torch.stack(found)
+
+
+def recformer_state(model: RecFormer, history: list[int]) -> Tensor:
+    """[d] what BERT makes of [CLS] before the texts of `history`, whose oldest item comes first, without dropout."""
+    bert, read = model.body, [(model.num_items + 1, 0)]
+    read += [(item, place) for place, item in enumerate(reversed(history), start=1)]
+    rows = []
+    for item, place in read:
+        for token, kind in zip(model.tokens[item].tolist(), model.types[item].tolist(), strict=True):
+            if kind != TokenType.PAD:
+                table = bert.embeddings
+                total = table.word_embeddings.weight[token] + table.position_embeddings.weight[len(rows)]
+                total = total + table.token_type_embeddings.weight[kind] + model.item_positions.weight[place]
+                rows.append(norm(total, table.LayerNorm.weight, table.LayerNorm.bias, table.LayerNorm.eps))
+    heads = bert.config.num_attention_heads
+    size = len(rows[0]) // heads
+    for layer in bert.encoder.layer:
+        attention, output = layer.attention.self, layer.attention.output
+        queries, keys, values = (
+            [part.weight @ row + part.bias for row in rows]
+            for part in (attention.query, attention.key, attention.value)
+        )
+        attended = []
+        for query, row in zip(queries, rows, strict=True):
+            parts = []
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                weights = torch.stack([query[own] @ key[own] / math.sqrt(size) for key in keys]).softmax(0)
+                parts.append(sum(weight * value[own] for weight, value in zip(weights, values, strict=True)))
+            joined = output.dense.weight @ torch.cat(parts) + output.dense.bias  # type: ignore[arg-type]
+            attended.append(norm(row + joined, output.LayerNorm.weight, output.LayerNorm.bias, output.LayerNorm.eps))
+        inner, outer = layer.intermediate.dense, layer.output
+        rows = []
+        for row in attended:
+            fed = outer.dense.weight @ gelu(inner.weight @ row + inner.bias) + outer.dense.bias
+            rows.append(norm(row + fed, outer.LayerNorm.weight, outer.LayerNorm.bias, outer.LayerNorm.eps))
+    return rows[0]

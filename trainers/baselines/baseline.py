@@ -6,8 +6,8 @@ Legend: B users or rows, I items.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,31 @@ class Baseline(nn.Module, ABC, Generic[Batch]):
 
     num_users: int = 0
     """Users that it has a vector for"""
+    started_from: str = "random weights"
+    """Weights that the training began with, and what else it took from a published model"""
 
     @property
     def text_vectors(self) -> Tensor | None:
         """[I, t] what it reads of the items' texts"""
         return None
+
+    @property
+    def body_sizes(self) -> dict[str, Any] | None:
+        """Configuration of the transformers body that it is built on, as JSON"""
+        return None
+
+    def begin_epoch(self) -> None:
+        """Called before the first step of each epoch. What this and the next two change is in the state dict."""
+
+    def begin_validation(self) -> None:
+        """Called after the last step of each epoch."""
+
+    def end_epoch(self, waited: int, load_best: Callable[[], None]) -> None:
+        """Called after the validation of each epoch, `waited` epochs after the best one.
+
+        Args:
+            load_best: gives the model the state of the best epoch, where `waited` is not 0.
+        """
 
     @abstractmethod
     def training_part(self, data: SequenceData) -> TrainingPart[Batch]:

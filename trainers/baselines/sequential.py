@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainers.baselines.baseline import Baseline
+from trainers.baselines.baseline import Baseline, TrainingPart
 from trainers.baselines.rows import Rows, TrainingWindows, history_rows, to_rows
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.device import move
@@ -37,7 +37,7 @@ class SequentialModel(Baseline[Rows]):
     def scores(self, rows: Rows) -> Tensor:
         """[B, I] for the item after each row."""
 
-    def training_part(self, data: SequenceData) -> TrainingWindows:
+    def training_part(self, data: SequenceData) -> TrainingPart[Rows]:
         return TrainingWindows.of(data, self.history)
 
     def score_users(self, data: SequenceData, users: NDArray[np.int64], split: Split) -> Tensor:

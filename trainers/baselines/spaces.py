@@ -30,6 +30,14 @@ SPACES: Mapping[BaselineName, SettingsSpace] = {
     "unisrec": _space(
         "unisrec", learning_rate=_RATES, dropout=_DROPOUTS, transductive=(False, True), weight_decay=(0.0, 0.1)
     ),
+    # Fine-tuning a language model takes smaller steps than training from random weights.
+    "recformer": _space(
+        "recformer",
+        learning_rate=(3e-5, 1e-4, 3e-4, 1e-3),
+        dropout=(0.0, 0.1, 0.2, 0.3),
+        temperature=(0.05, 0.1),
+        weight_decay=(0.0, 0.1),
+    ),
     "mf": _space("mf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
     "ncf": _space("ncf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
 }

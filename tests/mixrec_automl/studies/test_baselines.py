@@ -55,6 +55,7 @@ def test_models_are_trained_once_and_compared(home: Path) -> None:
     best = max(("GRU4Rec", "MF", "SASRec"), key=lambda name: rows[name]["validation_mrr"])
     assert [name for name in ("GRU4Rec", "MF", "SASRec") if not rows[name]["differences"]] == [best]
     assert rows["GRU4Rec"]["seeds"] == [1, 2]
+    assert (rows["GRU4Rec"]["started_from"], rows["markov"]["started_from"]) == ("random weights", None)
     tested = [trial.metrics["test_mrr"] for trial in trials if trial.variant == "MF"]
     assert rows["MF"]["metrics"]["mrr"] == pytest.approx(sum(tested) / 2)
     data = open_users(home / "data" / "walks", 1.0, 0)
@@ -63,7 +64,7 @@ def test_models_are_trained_once_and_compared(home: Path) -> None:
     assert left_out["item-knn"]["metrics"]["mrr"] == pytest.approx(unseen["item-knn"])
     assert not as_rows("--data", "walks", "--reference", "MF")["MF"]["differences"]
     shown = invoke("compare", "--data", "walks", "--slices")
-    for told in ("all models on walks", "GRU4Rec", "SASRec", "test MRR by slice"):
+    for told in ("all models on walks", "GRU4Rec", "SASRec", "from random weights", "test MRR by slice"):
         assert told in shown.output
 
     for trial in trials[:2]:

@@ -14,7 +14,12 @@ import torch
 from tests.trainers.baselines.test_train import SMALL, built, train
 from tests.trainers.tiny_task import sequences
 from trainers.baselines.config import BaselineName, BaselinesConfig
-from trainers.baselines.package import is_baseline_package, read_baseline_package, write_baseline_package
+from trainers.baselines.package import (
+    is_baseline_package,
+    read_baseline_package,
+    started_from,
+    write_baseline_package,
+)
 from trainers.baselines.train import load_baseline
 from trainers.errors import UserError
 from trainers.recommend import recommend
@@ -37,6 +42,9 @@ def test_a_package_scores_like_the_model_that_was_trained(name: BaselineName, tm
     assert is_baseline_package(tmp_path / "package")
     package = read_baseline_package(tmp_path / "package")
     torch.testing.assert_close(package.score(history), model.score_history(history).detach(), atol=1e-4, rtol=1e-4)
+    assert started_from(tmp_path / "package") == package.model.started_from == model.started_from
+    texts = ", texts by all-minilm-l6-v2" if name == "unisrec" else ""
+    assert model.started_from == f"random weights{texts}"
     ids = package.catalogue.ids
     found = recommend(package, [ids[3], ids[4], ids[5]], k=6, exclude_seen=True)
     assert len(found) == 6
@@ -78,3 +86,4 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="format 99, expected 1"):
         read_baseline_package(package)
     assert not is_baseline_package(tmp_path)
+    assert started_from(tmp_path) is None

@@ -14,12 +14,14 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.trainers.data.files import shop_items, shop_sequences, write_jsonl
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
+from tests.trainers.tiny_task import sequences
 from trainers.config import BackboneConfig, DataConfig, FilterConfig, FinetuneConfig, TrainingConfig
 from trainers.data.hard_negatives import hard_sets
 from trainers.data.prepare import prepare
 from trainers.data.sources import Source
 from trainers.errors import UserError
-from trainers.model.sentence_encoder import MINILM, load_encoder
+from trainers.model import sentence_encoder
+from trainers.model.sentence_encoder import MINILM, load_encoder, sentence_vectors
 from trainers.task import load_task
 from trainers.wheels import WheelUnavailable
 
@@ -55,6 +57,15 @@ def test_a_vector_is_the_mean_over_the_tokens(folder: Path, tmp_path: Path) -> N
             expected = model(input_ids=torch.tensor([tokens])).last_hidden_state[0].mean(dim=0)
         np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
     assert (vectors[0] == vectors[3]).all()
+
+
+def test_a_process_reads_an_encoder_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sequences()
+    vectors, key = sentence_vectors(tmp_path, data, str(folder), tmp_path)
+    monkeypatch.setattr(sentence_encoder, "load_encoder", None)
+    again, same = sentence_vectors(tmp_path, data, str(folder), tmp_path)
+    assert same == key
+    np.testing.assert_array_equal(again, vectors)
 
 
 def test_it_makes_the_hard_sets_where_it_is_named(folder: Path, tmp_path: Path) -> None:
