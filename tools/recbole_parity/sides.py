@@ -34,8 +34,9 @@ VALIDATION, TEST = Setting("validation"), Setting("test")
 REPORT_EVERY = 10
 """Epochs"""
 WORKER = Path(__file__).with_name("recbole_side.py")
-OUR_CODE = sorted(Path(__file__).parents[2].glob("trainers/baselines/*.py"))
-RECBOLE_CODE = [WORKER, WORKER.with_name("recbole_input.py"), REQUIREMENTS]
+OUR_CODE = b"".join(path.read_bytes() for path in sorted(Path(__file__).parents[2].glob("trainers/baselines/*.py")))
+RECBOLE_CODE = b"".join(path.read_bytes() for path in (WORKER, WORKER.with_name("recbole_input.py"), REQUIREMENTS))
+"""As it was when this process read it: a later change is not what is being run"""
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,10 @@ def rank_table(data: SequenceData, setting: Setting, rows: list[tuple[int, int, 
     return describe_ranks(data, setting, users, ranked, data.training_counts())
 
 
-def _digest(one: Comparison, code: list[Path]) -> str:
+def _digest(one: Comparison, code: bytes) -> str:
     """Names what decides on the ranks: a change of settings, data or code begins anew."""
     described = {**asdict(one.config), "data": one.data.fingerprint, "train_batch": one.train_batch}
-    content = json.dumps(described).encode() + b"".join(path.read_bytes() for path in code)
+    content = json.dumps(described).encode() + code
     return hashlib.sha256(content).hexdigest()[:12]
 
 
