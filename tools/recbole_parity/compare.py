@@ -70,8 +70,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with it", file=sys.stderr)
         return EXIT_INTERRUPTED
-    users, seeds = found[0].difference.users, arguments.seeds
-    title = f"{arguments.data}: test items of {users:,} users, history {arguments.history}, {seeds} seeds"
+    users, seeds = found[0].difference.users, f"{arguments.seeds} seed{'s' if arguments.seeds > 1 else ''}"
+    title = f"{arguments.data}: test items of {users:,} users, history {arguments.history}, {seeds}"
     Console(width=110).print(verdicts_table(found, title))
     return 0 if all(one.holds for one in found) else 1
 
