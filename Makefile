@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit faults soak docs clean
+.PHONY: help install search test lint unit faults soak parity docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ faults: install  ## the tests that kill, freeze and starve real processes, with 
 
 soak: install  ## a search of 200 short trials under a random fault every few seconds; goes on where interrupted
 	$(BIN)/python -u -m tests.faults.soak
+
+parity: install  ## our GRU4Rec, SASRec, BERT4Rec and FDSA against RecBole's, which gets its own environment; hours
+	$(BIN)/mixrec-automl data prepare ml-100k
+	$(BIN)/python -u -m tools.recbole_parity.compare --data ml-100k
 
 docs: install  ## write docs/configuration.md anew from the configuration classes
 	$(BIN)/python -m mixrec_automl.configuration_reference > docs/configuration.md

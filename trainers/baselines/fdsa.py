@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from trainers.baselines.sequential import CausalModel
-from trainers.baselines.transformer import PositionedTransformer, TransformerSize, initialise
+from trainers.baselines.transformer import NORM_EPSILON, PositionedTransformer, TransformerSize, initialise
 
 
 class FDSA(CausalModel):
     """Two causal Transformers whose states are put side by side and mapped back to the item vectors' width.
+
+    Norm and dropout behind that map are RecBole's and not of the paper's equations; without them it over-fits early.
 
     Args:
         features: [I + 1, F] features of each item, filled up with V; the last row, of no item, holds V alone.
@@ -31,6 +33,8 @@ class FDSA(CausalModel):
         self.of_items = PositionedTransformer(size, history, is_causal=True)
         self.of_features = PositionedTransformer(size, history, is_causal=True)
         self.output = nn.Linear(2 * size.width, size.width)
+        self.output_norm = nn.LayerNorm(size.width, eps=NORM_EPSILON)
+        self.output_dropout = nn.Dropout(size.dropout)
         initialise(self)
 
     def feature_vectors(self, items: Tensor) -> Tensor:
@@ -46,5 +50,5 @@ class FDSA(CausalModel):
         is_padding = items == self.num_items
         of_items = self.of_items(self.item_embedding(items), is_padding)
         of_features = self.of_features(self.feature_vectors(items), is_padding)
-        found: Tensor = self.output(torch.cat([of_items, of_features], dim=-1))
-        return found
+        found: Tensor = self.output_norm(self.output(torch.cat([of_items, of_features], dim=-1)))
+        return self.output_dropout(found)  # type: ignore[no-any-return]

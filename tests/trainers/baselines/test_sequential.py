@@ -93,9 +93,10 @@ def literal_states(model: Any, items: Tensor) -> Tensor:
         return literal.transformer(model.transformer, vectors)
     of_items = literal.transformer(model.of_items, vectors)
     of_features = literal.transformer(model.of_features, literal.features(model, items))
+    norm = model.output_norm
     return torch.stack(
         [
-            model.output.weight @ torch.cat([a, b]) + model.output.bias
+            literal.norm(model.output.weight @ torch.cat([a, b]) + model.output.bias, norm.weight, norm.bias, norm.eps)
             for a, b in zip(of_items, of_features, strict=True)
         ]
     )
@@ -117,6 +118,13 @@ def test_states_scores_and_loss_follow_the_equations(name: str) -> None:
     found, counted = model.loss_terms(rows)
     assert counted == terms
     torch.testing.assert_close(found, total, atol=1e-9, rtol=1e-10)
+
+
+def test_fdsa_drops_parts_of_its_states_in_training_alone() -> None:
+    model, items = made("fdsa"), torch.tensor([[1, 2, 3, 4, 5, 6]] * 400)
+    assert (model.states(items) != 0).all()
+    model.output_dropout.p = 0.5
+    assert (model.train().states(items) == 0).double().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_bert4rec_fills_in_what_is_masked() -> None:
