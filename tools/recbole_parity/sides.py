@@ -68,7 +68,7 @@ def ours(one: Comparison, seed: int) -> UserRanks:
     label = f"{one.model} seed {seed} ours"
 
     def train(folder: Path) -> tuple[tuple[UserRanks, ...], int]:
-        build = partial(build_baseline, one.config, one.data.catalogue, 0, _no_texts)
+        build = partial(build_baseline, one.config, one.data.catalogue, 0, _no_texts, _no_texts)
         result = train_baseline(one.config, build, one.data, seed=seed, folder=folder, on_epoch=partial(_report, label))
         return rank_users(load_baseline(build, folder), one.data, (VALIDATION, TEST)), result.best_epoch
 
@@ -149,5 +149,5 @@ def _report(label: str, report: EpochReport) -> bool:
     return True
 
 
-def _no_texts(encoder: str) -> NoReturn:
-    raise TypeError(f"no model here reads text vectors, of {encoder}")
+def _no_texts(asked: object) -> NoReturn:
+    raise TypeError(f"no model here reads texts, by {asked}")
