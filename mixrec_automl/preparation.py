@@ -14,8 +14,9 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
-from trainers.baselines.config import BaselineName, UniSRecConfig
+from trainers.baselines.config import BaselineName, P5Config, UniSRecConfig
 from trainers.baselines.floors import cheap_floors
+from trainers.baselines.p5_weights import build_p5
 from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared, read_manifest
@@ -77,16 +78,19 @@ def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
 
 
 def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
-    """Encode the items' texts where `baseline` reads their vectors: here, where a failure is told at once.
+    """Bring here what `baseline` reads besides data, text vectors or first weights: a failure is told at once.
 
     Raises:
-        UserError: the encoder cannot be had or read.
+        UserError: encoder or weights cannot be had or read.
     """
     settings = config.baselines.of(baseline)
     if isinstance(settings, UniSRecConfig):
         folder = paths.data_folder(config.data.name)
         with console.status(f"item texts by {settings.text_encoder}"):
             sentence_vectors(folder, open_prepared(folder), settings.text_encoder, paths.backbones_folder())
+    if isinstance(settings, P5Config) and settings.weights is not None:
+        with console.status(f"weights {settings.weights}"):
+            build_p5(settings, len(open_prepared(paths.data_folder(config.data.name)).catalogue), {})
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

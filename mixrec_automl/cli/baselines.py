@@ -26,7 +26,8 @@ COMPARE_EXAMPLE = "Example: mixrec-automl baselines compare --data ml-100k --ref
 @app.command("run", epilog=RUN_EXAMPLE)
 def run(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, unisrec, mf, ncf; or all.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, unisrec, p5, mf, ncf; or all."),
     ],
     data: Annotated[str | None, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each model.")] = 1,

@@ -28,6 +28,7 @@ TITLES: Mapping[BaselineName, str] = {
     "bert4rec": "BERT4Rec",
     "fdsa": "FDSA",
     "unisrec": "UniSRec",
+    "p5": "P5",
     "mf": "MF",
     "ncf": "NCF",
 }

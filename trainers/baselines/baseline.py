@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ class Baseline(nn.Module, ABC, Generic[Batch]):
     def text_vectors(self) -> Tensor | None:
         """[I, t] what it reads of the items' texts"""
         return None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What else, besides its settings, the model is built from again without asking for anything: plain JSON."""
+        return {}
 
     @abstractmethod
     def training_part(self, data: SequenceData) -> TrainingPart[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from trainers.baselines.config import (
     Gru4RecConfig,
     MfConfig,
     NcfConfig,
+    P5Config,
     SasRecConfig,
     TransformerConfig,
     UniSRecConfig,
@@ -26,6 +27,7 @@ from trainers.baselines.config import (
 from trainers.baselines.fdsa import FDSA
 from trainers.baselines.gru4rec import GRU4Rec
 from trainers.baselines.item_features import word_features
+from trainers.baselines.p5_weights import build_p5
 from trainers.baselines.sasrec import SampledLoss, SASRec
 from trainers.baselines.transformer import TransformerSize
 from trainers.baselines.unisrec import UniSRec
@@ -36,16 +38,23 @@ TextVectors = Callable[[str], NDArray[np.float32]]
 """Name of a text encoder -> [I, t] vectors of all item sentences"""
 
 
-def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int, texts: TextVectors) -> Baseline[Any]:
+def build_baseline(
+    config: BaselineConfig,
+    catalogue: Catalogue,
+    num_users: int,
+    texts: TextVectors,
+    description: Mapping[str, Any] | None = None,
+) -> Baseline[Any]:
     """The untrained model, its random weights drawn from torch's global generator.
 
     Args:
         num_users: that MF and NCF have a vector for; the others know none.
         texts: asked by models that read text vectors.
+        description: of such a model whose weights are at hand, as `Baseline.description`: nothing else is then read.
 
     Raises:
         TypeError: settings of no model.
-        UserError: as `texts`.
+        UserError: as `texts`; published weights that the settings name cannot be had.
     """
     items = len(catalogue)
     match config:
@@ -77,6 +86,8 @@ def build_baseline(config: BaselineConfig, catalogue: Catalogue, num_users: int,
                 temperature=config.temperature,
                 transductive=config.transductive,
             )
+        case P5Config():
+            return build_p5(config, items, description or {})
         case MfConfig():
             return CollaborativeBaseline(MF(num_users, items, config.dim), config.negatives)
         case NcfConfig():

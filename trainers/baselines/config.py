@@ -129,6 +129,24 @@ class UniSRecConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class P5Config(TransformerConfig):
+    """P5-small. The paper's is T5-small, of width 512, 6 layers and 8 heads, which is slow without a GPU; by default it is
+    far smaller here. With `weights` the sizes are those of the weights; width, layers and heads are then not read."""
+
+    weights: str | None = None
+    """Published weights to start from, of T5 or P5, with their tokenizer: a folder as transformers writes it, or a hub
+    name such as t5-small. Without them it starts from random weights."""
+    history: Annotated[int, Field(ge=1, le=500)] = 20
+    """Newest items that are read."""
+    layers: PositiveInt = 2
+    """Blocks of the encoder, and of the decoder."""
+    heads: PositiveInt = 4
+    """Of attention; they divide the width."""
+    dropout: Probability = 0.1
+    """Of T5, wherever it has dropout."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class CollaborativeConfig(BaselineConfig):
     """Of the models that know users and no order."""
 
@@ -150,7 +168,7 @@ class NcfConfig(CollaborativeConfig):
     """Neural matrix factorisation, trained with binary cross entropy."""
 
 
-BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "mf", "ncf"]
+BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "p5", "mf", "ncf"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -162,6 +180,7 @@ class BaselinesConfig:
     bert4rec: Bert4RecConfig = Bert4RecConfig()
     fdsa: FdsaConfig = FdsaConfig()
     unisrec: UniSRecConfig = UniSRecConfig()
+    p5: P5Config = P5Config()
     mf: MfConfig = MfConfig()
     ncf: NcfConfig = NcfConfig()
 

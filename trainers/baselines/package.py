@@ -1,6 +1,6 @@
 """A trained baseline as one folder that needs nothing else.
 
-baseline.json        format, model, settings, fingerprint of the data
+baseline.json        format, model, settings, fingerprint of the data, what else the model describes of itself
 weights.safetensors  its weights
 texts.safetensors    text vectors of the items, where the model reads them
 catalogue.parquet    id, title, sentence of every item, in index order
@@ -74,6 +74,7 @@ def write_baseline_package(
             "settings": asdict(settings),
             "num_users": model.num_users,
             "data": data_fingerprint,
+            "description": model.description,
         }
         (made / DESCRIPTION).write_text(json.dumps(told, indent=2), encoding="utf-8")
 
@@ -95,6 +96,7 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
         settings = TypeAdapter(BaselinesConfig).validate_python(told["settings"])
         name: BaselineName = TypeAdapter(BaselineName).validate_python(told["model"])
         num_users, fingerprint = int(told["num_users"]), str(told["data"])
+        description = told.get("description", {})  # older packages have none
     with reading(folder, CATALOGUE, REMEDY):
         catalogue = read_catalogue(folder / CATALOGUE)
     with reading(folder, TEXTS, REMEDY):
@@ -106,6 +108,6 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
                 raise FileNotFoundError(f"{TEXTS} with the vectors of {encoder}")
             return texts
 
-        model = build_baseline(settings.of(name), catalogue, num_users, kept)
+        model = build_baseline(settings.of(name), catalogue, num_users, kept, description)
         model.load_state_dict(load_file(folder / WEIGHTS))
     return BaselinePackage(name, model.to(pick_device()).eval(), catalogue, fingerprint)

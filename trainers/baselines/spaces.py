@@ -30,6 +30,7 @@ SPACES: Mapping[BaselineName, SettingsSpace] = {
     "unisrec": _space(
         "unisrec", learning_rate=_RATES, dropout=_DROPOUTS, transductive=(False, True), weight_decay=(0.0, 0.1)
     ),
+    "p5": _space("p5", learning_rate=_RATES, dropout=(0.1, 0.2, 0.3, 0.5), width=(64, 128), weight_decay=(0.0, 0.1)),
     "mf": _space("mf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
     "ncf": _space("ncf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
 }
