@@ -130,8 +130,8 @@ class UniSRecConfig(TransformerConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class P5Config(TransformerConfig):
-    """P5-small. The paper's is T5-small, of width 512, 6 layers and 8 heads, which is slow without a GPU; by default it is
-    far smaller here. With `weights` the sizes are those of the weights; width, layers and heads are then not read."""
+    """P5-small. The paper's is T5-small, of width 512, 6 layers and 8 heads, which is slow without a GPU; by default it
+    is far smaller here. With `weights` the sizes are those of the weights; width, layers and heads are not read."""
 
     weights: str | None = None
     """Published weights to start from, of T5 or P5, with their tokenizer: a folder as transformers writes it, or a hub
