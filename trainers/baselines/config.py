@@ -136,6 +136,8 @@ class P5Config(TransformerConfig):
     weights: str | None = None
     """Published weights to start from, of T5 or P5, with their tokenizer: a folder as transformers writes it, or a hub
     name such as t5-small. Without them it starts from random weights."""
+    patience: PositiveInt = 20
+    """Epochs without a better validation MRR after which the training ends: an epoch draws one target of each row."""
     history: Annotated[int, Field(ge=1, le=500)] = 20
     """Newest items that are read."""
     layers: PositiveInt = 2

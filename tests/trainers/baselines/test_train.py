@@ -42,7 +42,7 @@ SMALL: dict[str, BaselineConfig] = {
     "bert4rec": Bert4RecConfig(width=16, dropout=0.1, learning_rate=5e-3),
     "fdsa": FdsaConfig(width=16, dropout=0.1, learning_rate=5e-3, least_items=1),
     "unisrec": UniSRecConfig(width=16, dropout=0.1, learning_rate=5e-3, experts=2),
-    "p5": P5Config(width=32, learning_rate=5e-3),
+    "p5": P5Config(width=32, layers=1, learning_rate=5e-3),
     "mf": MfConfig(dim=16, learning_rate=2e-2),
     "ncf": NcfConfig(dim=16, learning_rate=2e-2),
 }
