@@ -14,8 +14,9 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
-from trainers.baselines.config import BaselineName, RecFormerConfig, UniSRecConfig
+from trainers.baselines.config import BaselineName, P5Config, RecFormerConfig, UniSRecConfig
 from trainers.baselines.floors import cheap_floors
+from trainers.baselines.p5_weights import build_p5
 from trainers.baselines.text_body import text_body
 from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
@@ -78,10 +79,10 @@ def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
 
 
 def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
-    """Encode the items' texts where `baseline` reads them: here, where a failure is told at once.
+    """Bring here the text vectors or first weights that `baseline` reads: a failure is told at once.
 
     Raises:
-        UserError: the encoder cannot be had or read.
+        UserError: encoder or weights cannot be had or read.
     """
     settings, folder = config.baselines.of(baseline), paths.data_folder(config.data.name)
     if isinstance(settings, UniSRecConfig):
@@ -91,6 +92,9 @@ def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console
         with console.status(f"item texts for {settings.weights or 'a random encoder'}"):
             keys = read_manifest(folder).attributes
             text_body(settings, open_prepared(folder).catalogue, keys, paths.backbones_folder())
+    if isinstance(settings, P5Config) and settings.weights is not None:
+        with console.status(f"weights {settings.weights}"):
+            build_p5(settings, len(open_prepared(folder).catalogue), None)
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

@@ -28,7 +28,7 @@ def run(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, unisrec, recformer, mf, ncf; or all."
+            metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, unisrec, recformer, p5, mf, ncf; or all."
         ),
     ],
     data: Annotated[str | None, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")] = None,

@@ -29,6 +29,7 @@ TITLES: Mapping[BaselineName, str] = {
     "fdsa": "FDSA",
     "unisrec": "UniSRec",
     "recformer": "RecFormer",
+    "p5": "P5",
     "mf": "MF",
     "ncf": "NCF",
 }

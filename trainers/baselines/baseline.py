@@ -40,9 +40,9 @@ class Baseline(nn.Module, ABC, Generic[Batch]):
         return None
 
     @property
-    def body_sizes(self) -> dict[str, Any] | None:
-        """Configuration of the transformers body that it is built on, as JSON"""
-        return None
+    def description(self) -> dict[str, Any]:
+        """What else, besides its settings, the model is built from again without asking for anything: plain JSON."""
+        return {}
 
     def begin_epoch(self) -> None:
         """Called before the first step of each epoch. What this and the next two change is in the state dict."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from trainers.baselines.config import (
     Gru4RecConfig,
     MfConfig,
     NcfConfig,
+    P5Config,
     RecFormerConfig,
     SasRecConfig,
     TransformerConfig,
@@ -27,9 +28,10 @@ from trainers.baselines.config import (
 from trainers.baselines.fdsa import FDSA
 from trainers.baselines.gru4rec import GRU4Rec
 from trainers.baselines.item_features import word_features
+from trainers.baselines.p5_weights import build_p5
 from trainers.baselines.recformer import RecFormer
 from trainers.baselines.sasrec import SampledLoss, SASRec
-from trainers.baselines.text_body import TextBodies
+from trainers.baselines.text_body import TextBodies, blank_text_body
 from trainers.baselines.transformer import TransformerSize
 from trainers.baselines.unisrec import UniSRec
 from trainers.data.sequence_data import Catalogue
@@ -40,18 +42,24 @@ TextVectors = Callable[[str], NDArray[np.float32]]
 
 
 def build_baseline(
-    config: BaselineConfig, catalogue: Catalogue, num_users: int, texts: TextVectors, bodies: TextBodies
+    config: BaselineConfig,
+    catalogue: Catalogue,
+    num_users: int,
+    texts: TextVectors,
+    bodies: TextBodies,
+    description: Mapping[str, Any] | None = None,
 ) -> Baseline[Any]:
     """The untrained model, its random weights drawn from torch's global generator.
 
     Args:
         num_users: that MF and NCF have a vector for; the others know none.
         texts: asked by models that read text vectors.
-        bodies: asked by models that read the texts themselves.
+        bodies: asked by models that read the texts themselves and start.
+        description: `Baseline.description` of a model whose weights are at hand; published ones are not read then.
 
     Raises:
         TypeError: settings of no model.
-        UserError: as `texts` and `bodies`.
+        UserError: as `texts` and `bodies`; published weights that the settings name cannot be had.
     """
     items = len(catalogue)
     match config:
@@ -86,12 +94,15 @@ def build_baseline(
             model.started_from += f", texts by {config.text_encoder}"
             return model
         case RecFormerConfig():
+            body = bodies(config) if description is None else blank_text_body(config, items, description)
             return RecFormer(
                 config.history,
-                bodies(config),
+                body,
                 temperature=config.temperature,
                 stage_patience=config.stage_patience,
             )
+        case P5Config():
+            return build_p5(config, items, description)
         case MfConfig():
             return CollaborativeBaseline(MF(num_users, items, config.dim), config.negatives)
         case NcfConfig():

@@ -1,6 +1,6 @@
 """A trained baseline as one folder that needs nothing else.
 
-baseline.json        format, model, settings, what its training started from, fingerprint of the data
+baseline.json        format, model, settings, what its training started from, what else it describes of itself, the data
 weights.safetensors  its weights, with the tokens of the items where the model reads them
 texts.safetensors    text vectors of the items, where the model reads them
 catalogue.parquet    id, title, sentence of every item, in index order
@@ -25,7 +25,7 @@ from trainers import checkpoint
 from trainers.baselines.baseline import Baseline
 from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselineName, BaselinesConfig, RecFormerConfig
-from trainers.baselines.text_body import TextBody, blank_text_body
+from trainers.baselines.text_body import TextBody
 from trainers.data.sequence_data import Catalogue
 from trainers.device import pick_device
 from trainers.errors import UserError
@@ -75,8 +75,8 @@ def write_baseline_package(
             "settings": asdict(settings),
             "num_users": model.num_users,
             "started_from": model.started_from,
-            "body": model.body_sizes,
             "data": data_fingerprint,
+            "description": model.description,
         }
         (made / DESCRIPTION).write_text(json.dumps(told, indent=2), encoding="utf-8")
 
@@ -119,9 +119,9 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
             return texts
 
         def body(asked: RecFormerConfig) -> TextBody:
-            return blank_text_body(asked, len(catalogue), told["body"], told["started_from"])
+            raise TypeError(f"{asked} is at hand")
 
-        model = build_baseline(settings.of(name), catalogue, num_users, kept, body)
+        model = build_baseline(settings.of(name), catalogue, num_users, kept, body, told["description"])
         model.load_state_dict(load_file(folder / WEIGHTS))
         model.started_from = str(told["started_from"])
     return BaselinePackage(name, model.to(pick_device()).eval(), catalogue, fingerprint)

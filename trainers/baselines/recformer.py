@@ -107,7 +107,7 @@ class RecFormer(SequentialModel):
         self.stage, self.stage_epochs = nn.Buffer(torch.tensor(first)), nn.Buffer(torch.tensor(0))
 
     @property
-    def body_sizes(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         return sizes(self.body)
 
     def training_part(self, data: SequenceData) -> TrainingPart[Rows]:

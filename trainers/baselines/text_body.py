@@ -77,10 +77,10 @@ def text_body(settings: RecFormerConfig, catalogue: Catalogue, keys: Sequence[st
     return TextBody(body, items, _item_positions(found), started_from)
 
 
-def blank_text_body(settings: RecFormerConfig, items: int, config: Mapping[str, Any], started_from: str) -> TextBody:
+def blank_text_body(settings: RecFormerConfig, items: int, config: Mapping[str, Any]) -> TextBody:
     """Of the right sizes, for weights and tokens that are loaded next; `config` is what `sizes` gave."""
     body = AutoModel.from_config(AutoConfig.for_model(**config), add_pooling_layer=False)
-    return TextBody(body, TypedTokens.blank(items, settings.item_tokens), None, started_from)
+    return TextBody(body, TypedTokens.blank(items, settings.item_tokens), None, RANDOM)
 
 
 def sizes(body: PreTrainedModel) -> dict[str, Any]:

