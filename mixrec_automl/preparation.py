@@ -87,14 +87,15 @@ def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console
     settings, folder = config.baselines.of(baseline), paths.data_folder(config.data.name)
     if isinstance(settings, UniSRecConfig):
         with console.status(f"item texts by {settings.text_encoder}"):
-            sentence_vectors(folder, open_prepared(folder), settings.text_encoder, paths.backbones_folder())
+            texts = settings.text_encoder, paths.backbones_folder(), settings.text_reading
+            sentence_vectors(folder, open_prepared(folder), *texts)
     if isinstance(settings, RecFormerConfig):
         with console.status(f"item texts for {settings.weights or 'a random encoder'}"):
             keys = read_manifest(folder).attributes
             text_body(settings, open_prepared(folder).catalogue, keys, paths.backbones_folder())
     if isinstance(settings, P5Config) and settings.weights is not None:
         with console.status(f"weights {settings.weights}"):
-            build_p5(settings, len(open_prepared(folder).catalogue), None)
+            build_p5(settings, len(open_prepared(folder).catalogue))
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

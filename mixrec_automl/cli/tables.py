@@ -47,13 +47,18 @@ def winner_table(architecture: Architecture, title: str | None = None) -> Table:
 
 
 def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial | None, title: str) -> Table:
-    """One row a trial; `epochs` holds the last recorded epoch of each, `best` is set in bold."""
+    """One row a trial; `epochs` holds the last recorded epoch of each, `best` is set in bold.
+
+    Variants that share one design, as the settings of a baseline do, do not show it.
+    """
     table = Table(title=title)
     table.add_column("#", justify="right", no_wrap=True)
     is_study = any(trial.variant for trial in trials)
     if is_study:
         table.add_column("variant")
-    table.add_column("design", no_wrap=True)
+    has_designs = not is_study or len({trial.architecture for trial in trials}) > 1
+    if has_designs:
+        table.add_column("design", no_wrap=True)
     for name in ("origin", "state"):
         table.add_column(name)
     for name in ("epochs", "MRR", "± s.e.", "seconds", "proposal s"):
@@ -62,7 +67,7 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
         table.add_row(
             str(trial.number),
             *([trial.variant] if is_study else []),
-            str(trial.architecture),
+            *([str(trial.architecture)] if has_designs else []),
             trial.origin.short,
             state_text(trial.state, trial.attempt),
             str(epochs.get(trial.number, "")),

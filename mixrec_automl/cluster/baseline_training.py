@@ -71,6 +71,6 @@ class BaselineTraining:
             self.settings,
             data.catalogue,
             data.num_users,
-            lambda encoder: sentence_vectors(self.prepared, data, encoder, self.encoders)[0],
+            lambda encoder, reading: sentence_vectors(self.prepared, data, encoder, self.encoders, reading)[0],
             lambda asked: text_body(asked, data.catalogue, read_manifest(self.prepared).attributes, self.encoders),
         )

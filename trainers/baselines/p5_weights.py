@@ -37,7 +37,7 @@ class P5Body(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.normal_(self.encoder.whole_word_embeddings.weight, std=self.config.d_model**-0.5)
 
 
-def build_p5(config: P5Config, num_items: int, description: Mapping[str, Any] | None) -> P5:
+def build_p5(config: P5Config, num_items: int, description: Mapping[str, Any] | None = None) -> P5:
     """The model with its first weights, or with any for a `description`, `P5.description` of one whose are at hand.
 
     Raises:

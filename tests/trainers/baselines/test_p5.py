@@ -34,7 +34,7 @@ def made(tmp_path: Path, weights: str) -> P5:
     """In float64, with whole words that count."""
     torch.manual_seed(3)
     folder = str(write_tiny_t5(tmp_path / "t5")) if weights == "published" else None
-    model = build_p5(P5Config(width=16, layers=2, heads=2, history=6, weights=folder), ITEMS, {})
+    model = build_p5(P5Config(width=16, layers=2, heads=2, history=6, weights=folder), ITEMS)
     model.encoder.whole_word_embeddings.weight.data.normal_()
     return model.double().eval()
 
@@ -128,22 +128,22 @@ def test_the_tree_has_every_prefix_once() -> None:
 
 def test_published_weights_rule_and_are_named(tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "t5")
-    model = build_p5(P5Config(width=64, layers=3, dropout=0.4, weights=str(folder)), ITEMS, {})
+    model = build_p5(P5Config(width=64, layers=3, dropout=0.4, weights=str(folder)), ITEMS)
     assert (model.body_config.d_model, model.body_config.num_layers, model.body_config.dropout_rate) == (16, 1, 0.4)
     t5 = literal.T5ForConditionalGeneration.from_pretrained(folder)
     assert model.pieces.weight.equal(t5.shared.weight)
     assert model.decoder.final_layer_norm.weight.equal(t5.decoder.final_layer_norm.weight)
     assert model.encoder.whole_word_embeddings.weight.std().item() == pytest.approx(16**-0.5, rel=0.1)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
-    assert model.started_from == f"{folder} ({folder}, sha256 {digest})"
+    assert model.started_from == f"{folder} (sha256 {digest})"
     assert len({len(pieces) for pieces in model.written.items}) > 1
     assert all(pieces[-1] == 1 for pieces in model.written.items)
-    assert build_p5(P5Config(), ITEMS, {}).started_from == "random weights"
+    assert build_p5(P5Config(), ITEMS).started_from == "random weights"
 
 
 def test_whole_words_of_a_p5_checkpoint_are_read(tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "p5", is_p5=True)
-    model = build_p5(P5Config(weights=str(folder)), ITEMS, {})
+    model = build_p5(P5Config(weights=str(folder)), ITEMS)
     kept = P5Body.from_pretrained(folder).encoder.whole_word_embeddings.weight
     assert model.encoder.whole_word_embeddings.weight.equal(kept)
 
@@ -152,7 +152,7 @@ def test_a_package_needs_no_folder_of_weights(tmp_path: Path) -> None:
     folder, data = write_tiny_t5(tmp_path / "t5"), sequences()
     config = P5Config(weights=str(folder), epochs=1, batch_size=10)
     train(config, data, tmp_path / "training")
-    model = build_p5(config, data.num_items, {}).eval()
+    model = build_p5(config, data.num_items).eval()
     settings = replace(BaselinesConfig(), p5=config)
     write_baseline_package(tmp_path / "package", "p5", settings, model, data.catalogue, data.fingerprint)
     folder.rename(tmp_path / "gone")
@@ -166,7 +166,7 @@ def test_a_package_needs_no_folder_of_weights(tmp_path: Path) -> None:
 def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
     def refused(match: str, folder: Path | str) -> None:
         with pytest.raises(UserError, match=match):
-            build_p5(P5Config(weights=str(folder)), ITEMS, {})
+            build_p5(P5Config(weights=str(folder)), ITEMS)
 
     refused("no such folder; give a folder with config.json", tmp_path / "nowhere")
     folder = write_tiny_t5(tmp_path / "t5")

@@ -25,7 +25,7 @@ from trainers.data.sequence_data import Catalogue
 from trainers.model.item_loss import gbce
 
 ITEMS, HISTORY = 11, 6
-SIZE = TransformerSize(width=8, layers=2, heads=2, dropout=0.3)
+SIZE = TransformerSize(width=8, layers=2, heads=2, dropout=0.3, inner=32)
 SEQUENCES = [np.array(row, dtype=np.int32) for row in ([3, 1, 4], [1, 5, 9, 2, 6, 5], [7], [10, 0])]
 SENTENCES = tuple(f"title thing {'red' if item % 2 else 'blue'} {item // 3} once{item}" for item in range(ITEMS))
 CAUSAL = ("gru4rec", "sasrec", "fdsa")

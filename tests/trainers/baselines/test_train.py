@@ -71,7 +71,7 @@ def built(config: BaselineConfig, data: SequenceData) -> Baseline[Any]:
         config,
         data.catalogue,
         data.num_users,
-        {"all-minilm-l6-v2": vectors}.__getitem__,
+        lambda encoder, reading: {("all-minilm-l6-v2", "mean"): vectors}[encoder, reading],
         lambda asked: text_body(asked, Catalogue(letters, letters, letters), (), Path(ENCODERS.name)),
     )
 
