@@ -28,7 +28,7 @@ def run(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, unisrec, recformer, p5, mf, ncf; or all."
+            metavar="MODEL...", help="gru4rec, sasrec, bert4rec, fdsa, p5, unisrec, recformer, mf, ncf; or all."
         ),
     ],
     data: Annotated[str | None, typer.Option(help="Prepared data set: see `mixrec-automl data list`.")] = None,
@@ -96,30 +96,22 @@ def _tuned(
     """
     from dataclasses import replace
 
-    from mixrec_automl.cli.search import EXIT_FAILED, EXIT_INTERRUPTED
+    from mixrec_automl.cli.outcome import require_completed, told_if_interrupted
     from mixrec_automl.cli.show import print_search
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import with_settings
-    from mixrec_automl.store.records import SearchState, last_epochs
+    from mixrec_automl.store.records import last_epochs
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.studies.tune import tune
-    from trainers.errors import UserError
 
-    if user_share == 0:
-        raise UserError("--user-share is 0: nobody is left")
     repository, console = Repository.open(), make_console()
     asked = replace(base, search=replace(base.search, user_share=user_share))
     for model in models:
-        try:
+        with told_if_interrupted(console):
             ended, found = tune(model, asked, f"{name}-{model}-tuning", trials, repository, console)
-        except KeyboardInterrupt:
-            console.print("the same command goes on with it", highlight=False)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
         tried = repository.trials(ended.name)
         print_search(console, ended, tried, last_epochs(repository.observations(ended.name)))
-        if ended.state is not SearchState.COMPLETED:
-            console.print(f"{ended.name} is {ended.state}: the same command goes on with it", highlight=False)
-            raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+        require_completed(ended, console)
         chosen = ", ".join(f"{key} = {value}" for key, value in found.items())
         console.print(f"chosen: {chosen}", highlight=False, markup=False, soft_wrap=True)
         base = with_settings(base, found, f"the space of {model}")

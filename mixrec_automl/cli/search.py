@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixrec_automl.cli.outcome import EXIT_FAILED, EXIT_INTERRUPTED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mixrec_automl.store.records import Search
     from mixrec_automl.store.repository import Repository
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-"""What shells report of a program that Ctrl-C ended."""
 
 SEARCH_EXAMPLE = "Example: mixrec-automl search configs/ml-100k.yaml --name first --set search.trials=8"
 RESUME_EXAMPLE = "Example: mixrec-automl resume first"

@@ -22,9 +22,24 @@ app = typer.Typer(help="Run the paper's experiments and compare their variants."
 DEFAULT_DATA, SMOKE = "scientific-small", "smoke"
 RUN_EXAMPLE = "Example: mixrec-automl study run ablation --data scientific-small --seeds 3"
 SHOW_EXAMPLE = "Example: mixrec-automl study show study-ablation-scientific-small --slices"
+
+
+def _of_somebody(share: float) -> float:
+    from trainers.errors import UserError
+
+    if share == 0:
+        raise UserError("--user-share is 0: nobody is left")
+    return share
+
+
 UserShare = Annotated[
     float,
-    typer.Option(min=0.0, max=1.0, help="Share of the users that is trained on and tested: less for a quick look."),
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        callback=_of_somebody,
+        help="Share of the users that is trained on and tested: less for a quick look.",
+    ),
 ]
 Slices = Annotated[bool, typer.Option("--slices", help="Also by history length, popularity, repeat, cold.")]
 ExcludeSeen = Annotated[
@@ -64,6 +79,10 @@ def run(
     config: Annotated[str | None, typer.Option(help="YAML file or preset to vary, instead of the data's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant.")] = 1,
     user_share: UserShare = 1.0,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VARIANT", help="Leave a variant out, e.g. RecFormer, the slowest; may be repeated."),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the configuration; may be repeated."),
@@ -79,7 +98,7 @@ def run(
     from mixrec_automl.studies.catalogue import find_study
     from trainers.errors import UserError
 
-    study = find_study(study_name)
+    study = find_study(study_name).without(without or [])
     if smoke and (data or config):
         raise UserError("--smoke brings its own data and configuration: leave out --data and --config")
     chosen = SMOKE if smoke else config or data or DEFAULT_DATA
@@ -94,37 +113,26 @@ def run_and_show(study: Study, base: SearchConfig, name: str, seeds: int, user_s
     """Run `study` under `name`, print its table and what to type next.
 
     Raises:
-        UserError: as `run_study`, or a name or share that cannot be.
+        UserError: as `run_study`, or a name that cannot be.
         typer.Exit: it did not complete.
     """
     from mixrec_automl import paths
+    from mixrec_automl.cli.outcome import require_completed, told_if_interrupted
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.store.repository import Repository
-    from trainers.errors import UserError
 
     recorded = paths.valid_name(name, "study")
-    if user_share == 0:
-        raise UserError("--user-share is 0: nobody is left")
     repository, console = Repository.open(), make_console()
     console.print(f"study {recorded}: {study.question}", highlight=False, markup=False)
 
-    from mixrec_automl.cli.search import EXIT_FAILED, EXIT_INTERRUPTED
-    from mixrec_automl.store.records import SearchState
     from mixrec_automl.studies.run import run_study
     from mixrec_automl.studies.study import training_seeds
 
-    try:
+    with told_if_interrupted(console):
         ended = run_study(study, base, training_seeds(base, seeds), recorded, repository, console, user_share)
-    except KeyboardInterrupt:
-        console.print("the same command goes on with it", highlight=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     if ended.name == recorded:
         _print(repository.search(recorded), repository, console, exclude_seen=False, with_slices=False)
-    if ended.state is not SearchState.COMPLETED:
-        if ended.error:
-            console.print(f"error: {ended.error}", highlight=False, markup=False, style="red")
-        console.print(f"{ended.name} is {ended.state}: the same command goes on with it", highlight=False)
-        raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+    require_completed(ended, console)
     console.print(f"next: mixrec-automl study show {recorded} --slices", highlight=False)
 
 

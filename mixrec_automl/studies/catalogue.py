@@ -27,9 +27,9 @@ TITLES: Mapping[BaselineName, str] = {
     "sasrec": "SASRec",
     "bert4rec": "BERT4Rec",
     "fdsa": "FDSA",
+    "p5": "P5",
     "unisrec": "UniSRec",
     "recformer": "RecFormer",
-    "p5": "P5",
     "mf": "MF",
     "ncf": "NCF",
 }

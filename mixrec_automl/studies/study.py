@@ -52,6 +52,16 @@ class Study:
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
 
+    def without(self, names: Sequence[str]) -> Study:
+        """Less some variants. Raises UserError for one that it has not, or that all others are compared with."""
+        known = [variant.name for variant in self.variants]
+        for name in names:
+            if name == self.reference:
+                raise UserError(f"{name} cannot be left out: the others are compared with it")
+            if name not in known:
+                raise UserError(f"{self.name} has no variant {name!r}: choose from {', '.join(known)}")
+        return replace(self, variants=tuple(one for one in self.variants if one.name not in names))
+
     @property
     def needs_search(self) -> bool:
         return any(variant.design == "searched" for variant in self.variants)

@@ -112,6 +112,26 @@ class FdsaConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class P5Config(TransformerConfig):
+    """P5-small. The paper's is T5-small, of width 512, 6 layers and 8 heads, which is slow without a GPU; by default it
+    is far smaller here. With `weights` the sizes are those of the weights; width, layers and heads are not read."""
+
+    weights: str | None = None
+    """Published weights to start from, of T5 or P5, with their tokenizer: a folder as transformers writes it, or a hub
+    name such as t5-small. Without them it starts from random weights."""
+    patience: PositiveInt = 20
+    """Epochs without a better validation MRR after which the training ends: an epoch draws one target of each row."""
+    history: Annotated[int, Field(ge=1, le=500)] = 20
+    """Newest items that are read."""
+    layers: PositiveInt = 2
+    """Blocks of the encoder, and of the decoder."""
+    heads: PositiveInt = 4
+    """Of attention; they divide the width."""
+    dropout: Probability = 0.1
+    """Of T5, wherever it has dropout."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class UniSRecConfig(TransformerConfig):
     """UniSRec. Sizes and rates are those of its authors' code; the paper ran it without pre-training on other data."""
 
@@ -173,26 +193,6 @@ class RecFormerConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
-class P5Config(TransformerConfig):
-    """P5-small. The paper's is T5-small, of width 512, 6 layers and 8 heads, which is slow without a GPU; by default it
-    is far smaller here. With `weights` the sizes are those of the weights; width, layers and heads are not read."""
-
-    weights: str | None = None
-    """Published weights to start from, of T5 or P5, with their tokenizer: a folder as transformers writes it, or a hub
-    name such as t5-small. Without them it starts from random weights."""
-    patience: PositiveInt = 20
-    """Epochs without a better validation MRR after which the training ends: an epoch draws one target of each row."""
-    history: Annotated[int, Field(ge=1, le=500)] = 20
-    """Newest items that are read."""
-    layers: PositiveInt = 2
-    """Blocks of the encoder, and of the decoder."""
-    heads: PositiveInt = 4
-    """Of attention; they divide the width."""
-    dropout: Probability = 0.1
-    """Of T5, wherever it has dropout."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class CollaborativeConfig(BaselineConfig):
     """Of the models that know users and no order."""
 
@@ -214,7 +214,7 @@ class NcfConfig(CollaborativeConfig):
     """Neural matrix factorisation, trained with binary cross entropy."""
 
 
-BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "unisrec", "recformer", "p5", "mf", "ncf"]
+BaselineName = Literal["gru4rec", "sasrec", "bert4rec", "fdsa", "p5", "unisrec", "recformer", "mf", "ncf"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -225,9 +225,9 @@ class BaselinesConfig:
     sasrec: SasRecConfig = SasRecConfig()
     bert4rec: Bert4RecConfig = Bert4RecConfig()
     fdsa: FdsaConfig = FdsaConfig()
+    p5: P5Config = P5Config()
     unisrec: UniSRecConfig = UniSRecConfig()
     recformer: RecFormerConfig = RecFormerConfig()
-    p5: P5Config = P5Config()
     mf: MfConfig = MfConfig()
     ncf: NcfConfig = NcfConfig()
 

@@ -27,6 +27,7 @@ SPACES: Mapping[BaselineName, SettingsSpace] = {
         "bert4rec", learning_rate=_RATES, dropout=(0.1, 0.2, 0.3, 0.5), width=(64, 128), mask_share=(0.2, 0.4)
     ),
     "fdsa": _space("fdsa", learning_rate=_RATES, dropout=_DROPOUTS, width=(64, 128), weight_decay=(0.0, 0.1)),
+    "p5": _space("p5", learning_rate=_RATES, dropout=(0.1, 0.2, 0.3, 0.5), width=(64, 128), weight_decay=(0.0, 0.1)),
     "unisrec": _space(
         "unisrec", learning_rate=_RATES, dropout=_DROPOUTS, transductive=(False, True), weight_decay=(0.0, 0.1)
     ),
@@ -38,7 +39,6 @@ SPACES: Mapping[BaselineName, SettingsSpace] = {
         temperature=(0.05, 0.1),
         weight_decay=(0.0, 0.1),
     ),
-    "p5": _space("p5", learning_rate=_RATES, dropout=(0.1, 0.2, 0.3, 0.5), width=(64, 128), weight_decay=(0.0, 0.1)),
     "mf": _space("mf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
     "ncf": _space("ncf", learning_rate=_RATES, dim=(32, 64, 128, 256), weight_decay=(0.0, 0.01, 0.1, 1.0)),
 }

@@ -171,12 +171,18 @@ def test_mistakes_are_told_in_one_line(home: Path) -> None:  # noqa: ARG001
         (["run", "ablatoin"], "did you mean 'ablation'"),
         (["run", "ablation", "--data", "nowhere"], "no preset 'nowhere'"),
         (["run", "ablation", "--smoke", "--data", "walks"], "--smoke brings its own data"),
+        (["run", "main", "--smoke", "--without", "MixRec"], "MixRec cannot be left out"),
+        (["run", "main", "--smoke", "--without", "P6"], "no variant 'P6': choose from MixRec"),
         (["show", "nothing"], "no search is named"),
     ):
         with pytest.raises(UserError, match=told):
             CliRunner().invoke(commands, arguments, catch_exceptions=False)
     listed = json.loads(CliRunner().invoke(app, ["study", "list", "--json"], catch_exceptions=False).stdout)
     assert [study["name"] for study in listed] == NAMES
+    main = find_study("main")
+    fewer = main.without(["RecFormer", "P5"])
+    left_out = [one.name for one in main.variants if one not in fewer.variants]
+    assert left_out == ["P5", "RecFormer"]
 
 
 def test_presets_hold_the_papers_table_3() -> None:
