@@ -65,7 +65,7 @@ class TransformerConfig(SequentialConfig):
     heads: PositiveInt = 2
     """Of attention; they divide the width."""
     dropout: Probability = 0.5
-    """Of embeddings, of attention weights and after each half of a block."""
+    """Of embeddings, of attention weights, inside the feed-forward layers and after each half of a block."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> TransformerConfig:
@@ -94,7 +94,7 @@ class Bert4RecConfig(TransformerConfig):
     """Epochs without a better validation MRR after which the training ends: it is known to learn slowly (Petrov and
     Macdonald, RecSys 2022)."""
     dropout: Probability = 0.2
-    """Of embeddings, of attention weights and after each half of a block."""
+    """Of embeddings, of attention weights, inside the feed-forward layers and after each half of a block."""
     mask_share: Share = 0.2
     """Chance of an item to be masked."""
     last_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -103,7 +103,8 @@ class Bert4RecConfig(TransformerConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class FdsaConfig(TransformerConfig):
-    """FDSA. The features of an item are the words of its sentence, the text that MixRec reads."""
+    """FDSA. The features of an item are the words of its sentence, the text that MixRec reads. Its dropout is also that
+    of the map that joins items and features."""
 
     most_features: PositiveInt = 32
     """Of an item; the rest of its words is left out."""

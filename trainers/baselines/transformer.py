@@ -20,7 +20,7 @@ class TransformerSize:
     layers: int
     heads: int
     dropout: float
-    """Of embeddings, of attention weights and after each half of a block"""
+    """Of embeddings, of attention weights, inside the feed-forward layers and after each half of a block"""
     inner: int
     """Width of the feed-forward layers"""
 
