@@ -5,8 +5,9 @@
 Both sides have the settings of our defaults and the same training seeds, stop at the plateau of their validation MRR,
 and rank each user's test item among the whole catalogue, seen items included. Ours holds where the lower end of the
 paired 95 % interval of the difference in MRR is above -5 % of RecBole's MRR; it does not where the upper end is below.
-Between them the verdict is open, and more users or seeds may tell. RecBole is installed into an environment of its own when it is first needed. A finished training is kept and not run again, unless its data, settings or code
-change; so the same command goes on after an interruption.
+Between them the verdict is open, and more users or seeds may tell. RecBole is installed into an environment of its own
+when it is first needed. A finished training is kept and not run again, unless its data, settings or code change; so the
+same command goes on after an interruption.
 
 Exit code: 0 where all models hold, 1 where one is open or does not hold, 2 for an error.
 """
