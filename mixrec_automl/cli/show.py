@@ -166,10 +166,15 @@ def _floors(search: Search) -> str:
 
 
 def _what_was_searched(search: Search) -> str:
-    config = search.config
+    config, study = search.config, search.config.get("study", {})
     backbone, layers = config.get("backbone", {}).get("name"), config.get("backbone", {}).get("layers")
-    depth = f" (first {layers} layers)" if layers else ""
-    return f"data {config.get('data', {}).get('name')}, backbone {backbone}{depth}, created {when(search.created_at)}"
+    depth = f" (first {layers} layer{'' if layers == 1 else 's'})" if layers else ""
+    of = f"backbone {backbone}{depth}"
+    if "model" in study:
+        of = f"settings of {study['model']}"
+    elif study and all(variant.get("baseline") for variant in study.get("variants", {}).values()):
+        of = "no backbone"
+    return f"data {config.get('data', {}).get('name')}, {of}, created {when(search.created_at)}"
 
 
 def _last_epochs(observations: Sequence[Observation]) -> dict[int, int]:

@@ -107,8 +107,10 @@ def test_models_are_tuned_with_equal_budgets_before_they_are_compared(home: Path
     assert len(repository.trials(tuning)) == 6
     assert {"SASRec, tuned 6", "MF, tuned 6"} <= set(as_rows("--data", "walks"))
     shown = CliRunner().invoke(app, ["show", tuning], catch_exceptions=False)
-    assert "learning_rate=" in shown.output
-    assert "promote" not in shown.output
+    for told in ("learning_rate=", "data walks, settings of mf, created"):
+        assert told in shown.output
+    for untold in ("promote", "design", "backbone"):
+        assert untold not in shown.output
     for command in (["study", "show"], ["promote"], ["resume"]):
         assert CliRunner().invoke(app, [*command, tuning], catch_exceptions=False).exit_code == 2
 
