@@ -11,19 +11,17 @@ from pathlib import Path
 from rich.console import Console
 
 from mixrec_automl import paths
+from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.damoe import DamoeSpace
-from trainers.baselines.config import BaselineName, P5Config, RecFormerConfig, UniSRecConfig
+from trainers.baselines.config import BaselineName
 from trainers.baselines.floors import cheap_floors
-from trainers.baselines.p5_weights import build_p5
-from trainers.baselines.text_body import text_body
 from trainers.data.prepare import open_or_prepare
 from trainers.data.sequence_data import SequenceData
-from trainers.data.store_format import open_prepared, read_manifest
+from trainers.data.store_format import read_manifest
 from trainers.data.users import open_users
 from trainers.metrics import summarise
-from trainers.model.sentence_encoder import sentence_vectors
 
 
 @dataclass(frozen=True)
@@ -78,24 +76,15 @@ def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
     return _basis(f"{data.fingerprint} {data.num_users}", config, data)
 
 
-def prepare_texts(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
-    """Bring here the text vectors or first weights that `baseline` reads: a failure is told at once.
+def prepare_model(config: SearchConfig, baseline: BaselineName, console: Console) -> None:
+    """Build `baseline` once, which brings the texts and first weights that it reads here: a failure is told at once.
 
     Raises:
-        UserError: encoder or weights cannot be had or read.
+        UserError: encoder or weights cannot be had or read, or do not fit.
     """
-    settings, folder = config.baselines.of(baseline), paths.data_folder(config.data.name)
-    if isinstance(settings, UniSRecConfig):
-        with console.status(f"item texts by {settings.text_encoder}"):
-            texts = settings.text_encoder, paths.backbones_folder(), settings.text_reading
-            sentence_vectors(folder, open_prepared(folder), *texts)
-    if isinstance(settings, RecFormerConfig):
-        with console.status(f"item texts for {settings.weights or 'a random encoder'}"):
-            keys = read_manifest(folder).attributes
-            text_body(settings, open_prepared(folder).catalogue, keys, paths.backbones_folder())
-    if isinstance(settings, P5Config) and settings.weights is not None:
-        with console.status(f"weights {settings.weights}"):
-            build_p5(settings, len(open_prepared(folder).catalogue))
+    training = BaselineTraining(config, baseline, paths.data_folder(config.data.name), paths.backbones_folder())
+    with console.status(f"texts and first weights of {baseline}"):
+        training.build(training.data())
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

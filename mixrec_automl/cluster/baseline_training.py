@@ -46,7 +46,7 @@ class BaselineTraining:
         data = self.data()
         result = train_baseline(
             self.settings,
-            lambda: self._build(data),
+            lambda: self.build(data),
             data,
             seed=trial.seed,
             folder=trial.folder,
@@ -58,7 +58,7 @@ class BaselineTraining:
     def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
         """And leave a package in the trial's folder: the model is small."""
         data = self.data()
-        model = load_baseline(lambda: self._build(data), trial.folder)
+        model = load_baseline(lambda: self.build(data), trial.folder)
         package = trial.folder / PACKAGE
         if rank_and_workers()[0] == 0:
             shutil.rmtree(package, ignore_errors=True)  # of an attempt that died after it
@@ -66,7 +66,8 @@ class BaselineTraining:
             write_baseline_package(package, self.name, settings, model, data.catalogue, data.fingerprint)
         return rank_users(model, data, TEST_SETTINGS)
 
-    def _build(self, data: SequenceData) -> Baseline[object]:
+    def build(self, data: SequenceData) -> Baseline[object]:
+        """The model before its training. Raises UserError as `build_baseline`."""
         return build_baseline(
             self.settings,
             data.catalogue,

@@ -14,7 +14,7 @@ from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.study_training import StudyTraining, VariantTraining
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.launch import launch
-from mixrec_automl.preparation import Basis, prepare, prepare_texts, prepare_without_backbone
+from mixrec_automl.preparation import Basis, prepare, prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, SearchState, best_trial
@@ -72,7 +72,7 @@ def run_study(
     for variant, config in plan.configs.items():
         baseline = plan.baselines.get(variant)
         if baseline is not None:
-            prepare_texts(config, baseline, console)
+            prepare_model(config, baseline, console)
             folders = paths.data_folder(config.data.name), paths.backbones_folder()
             trained.append((variant, BaselineTraining(config, baseline, *folders)))
             epochs[variant] = config.baselines.of(baseline).epochs

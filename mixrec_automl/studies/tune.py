@@ -14,7 +14,7 @@ from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.study_training import drop_weights
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
-from mixrec_automl.preparation import prepare_texts, prepare_without_backbone
+from mixrec_automl.preparation import prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial, best_trial
@@ -87,7 +87,7 @@ def tune(
     # To the proposer bits are bits: those of two layers are as many as a space here has.
     proposer = SettingsProposer(space, AxProposer(DamoeSpace(space.num_bits // 3), initial))
     basis = prepare_without_backbone(base, console)
-    prepare_texts(base, model, console)
+    prepare_model(base, model, console)
     stored = {**base.as_dict(), "study": {"name": TUNING, "model": model}}
     epochs = {label: training.settings.epochs for label, training in variants}
     ended = run_recorded(name, base, stored, basis, TuningTraining(variants), proposer, repository, console, epochs)

@@ -17,7 +17,7 @@ from torch.nn import Buffer
 from torch.nn.functional import cross_entropy, embedding, linear
 
 from trainers.baselines.p5_tokens import NOTHING, ItemPieces, PrefixTree, filled_up
-from trainers.baselines.rows import Rows
+from trainers.baselines.rows import Rows, closed_up
 from trainers.baselines.sequential import SequentialModel
 
 USERS_AT_ONCE, PREFIXES_AT_ONCE = 32, 128
@@ -82,10 +82,8 @@ class P5(SequentialModel):
         words[:, :, :separators] = 0
         end = torch.full((len(items), 1), self.body_config.eos_token_id, device=items.device)
         tokens, words = torch.cat([tokens.flatten(1), end], 1), torch.cat([words.flatten(1), torch.zeros_like(end)], 1)
-        is_empty = tokens == NOTHING
         # Positions are relative, so that gaps between tokens would count.
-        longest = int((~is_empty).sum(dim=1).max())
-        order = is_empty.byte().argsort(dim=1, stable=True)[:, :longest]
+        order = closed_up(tokens == NOTHING)
         return tokens.gather(1, order), words.gather(1, order)
 
     def _encode(self, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -16,7 +14,7 @@ from trainers.baselines.config import P5Config
 from trainers.baselines.p5 import P5
 from trainers.baselines.p5_tokens import BASE, END, FIRST_DIGITS, PADDING, ItemPieces, digit_pieces, item_numbers
 from trainers.errors import UserError
-from trainers.model.pretrained import folder_or_hub, quiet, read_tokenizer
+from trainers.model.pretrained import folder_or_hub, quiet, read_model, read_tokenizer
 
 WHAT = "P5's weights"
 WHOLE_WORDS = 512
@@ -87,22 +85,16 @@ def _published(config: P5Config, name: str, num_items: int) -> P5:
 
 def _read_body(name: str, folder: Path, dropout: float) -> P5Body:
     try:
-        with quiet():
-            config = T5Config.from_pretrained(folder, dropout_rate=dropout)
-            body: P5Body
-            body, report = P5Body.from_pretrained(
-                folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        config = T5Config.from_pretrained(folder, dropout_rate=dropout)
+    except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{WHAT} {name!r}: cannot read a T5 in {folder}: {reason}") from error
-    if config.model_type != "t5" or body.lm_head.weight is not body.shared.weight or not config.scale_decoder_outputs:
+    is_first = config.model_type == "t5" and config.scale_decoder_outputs
+    body: P5Body
+    body, lacked = read_model(P5Body, name, folder, WHAT, wanted="a T5", may_lack=(WHOLE_WORD_WEIGHTS,), config=config)
+    if not is_first or body.lm_head.weight is not body.shared.weight:
         raise UserError(f"{WHAT} {name!r}: {folder} holds no T5 of the first version, such as t5-small")
-    # transformers fills missing weights with random ones and only warns.
-    missing = sorted({*report["missing_keys"]} - {WHOLE_WORD_WEIGHTS})
-    if missing:
-        raise UserError(f"{WHAT} {name!r}: {folder} lacks the weights {missing[:3]}")
-    if WHOLE_WORD_WEIGHTS in report["missing_keys"]:
+    if lacked:
         body.start_whole_words()  # else they would be as transformers starts any embedding
     return body
 

@@ -33,7 +33,7 @@ from torch.nn.functional import normalize
 
 from trainers.baselines.attribute_tokens import TokenType
 from trainers.baselines.baseline import TrainingPart
-from trainers.baselines.rows import Rows, to_rows
+from trainers.baselines.rows import Rows, closed_up, to_rows
 from trainers.baselines.sequential import INITIAL_STD, SequentialModel
 from trainers.baselines.text_body import TextBody, sizes
 from trainers.data.sequence_data import SequenceData
@@ -145,9 +145,7 @@ class RecFormer(SequentialModel):
         read = torch.cat([begin, histories], dim=1)
         tokens, types = self.tokens[read].flatten(1), self.types[read].flatten(1)
         item = torch.arange(read.shape[1], device=read.device).repeat_interleave(self.tokens.shape[1])
-        is_filling = types == TokenType.PAD
-        longest = min(int((~is_filling).sum(dim=1).max()), self.places)
-        kept = is_filling.byte().argsort(dim=1, stable=True)[:, :longest]  # the tokens that are there, in their order
+        kept = closed_up(types == TokenType.PAD)[:, : self.places]
         tokens, types, items = tokens.gather(1, kept), types.gather(1, kept).long(), item[kept]
         mask = (types != TokenType.PAD).long()
         more = {}

@@ -45,6 +45,12 @@ def to_rows(sequences: list[NDArray[np.int32]], pad: int, counted_from: list[int
     return Rows(items, torch.tensor(lengths), torch.tensor(first))
 
 
+def closed_up(is_empty: Tensor) -> Tensor:
+    """[B, S] -> [B, most that is there in a row]: the places of what is there, in order, then of what is empty."""
+    longest = int((~is_empty).sum(dim=1).max())
+    return is_empty.byte().argsort(dim=1, stable=True)[:, :longest]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingWindows:
     """The training parts of all users, cut so that every target is counted once and read with a long context.

@@ -207,19 +207,47 @@ def _read_config(name: str, folder: Path) -> Any:
 
 
 def _read_weights(name: str, folder: Path, config: Any) -> PreTrainedModel:
-    try:
-        with quiet():
-            model, report = FAMILIES[config.model_type].from_pretrained(
-                folder, config=config, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"backbone {name!r}: cannot read the weights in {folder}: {reason}") from error
-    # transformers fills missing weights with random ones and only warns.
-    if report["missing_keys"]:
-        raise UserError(f"backbone {name!r}: {folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
+    model, _ = read_model(FAMILIES[config.model_type], name, folder, "backbone", config=config)
     frozen: PreTrainedModel = model.eval().requires_grad_(False)
     return frozen
+
+
+def read_model(
+    kind: Any,
+    name: str,
+    folder: Path,
+    what: str,
+    *,
+    wanted: str = "the weights",
+    may_lack: tuple[str, ...] = (),
+    **how: Any,
+) -> tuple[Any, list[str]]:
+    """The model in `folder` in float32, by `kind.from_pretrained` with `how`; code from a checkpoint is never run.
+
+    Args:
+        name, what: it is, for messages; `wanted` is looked for in `folder`.
+        may_lack: beginnings of the names of weights that need not be there.
+
+    Returns:
+        The model, and the names of such weights that are not there: they are random.
+
+    Raises:
+        UserError: the weights cannot be read, or others are missing.
+    """
+    try:
+        with quiet():
+            model, report = kind.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what} {name!r}: cannot read {wanted} in {folder}: {reason}") from error
+    # transformers fills missing weights with random ones and only warns.
+    lacked = sorted(report["missing_keys"])
+    refused = [key for key in lacked if not key.startswith(may_lack)]
+    if refused:
+        raise UserError(f"{what} {name!r}: {folder} lacks the weights {refused[:3]}")
+    return model, lacked
 
 
 def read_tokenizer(name: str, folder: Path, what: str) -> PreTrainedTokenizerFast:

