@@ -136,8 +136,10 @@ class _Loop:
         self._trials = RecordedTrials(parts.writer, parts.trials, parts.epochs, self._patiently, self._announce)
         self._executor: Executor = LastingExecutor(parts.make_executor, Watchdog(budget.hang_seconds))
         self._storage = StorageTrouble(parts.listener.notice)
-        self._proposal: Future[Proposal] | None = None
+        self._proposal: Future[Proposal | None] | None = None
         self._exhausted = False
+        self._asked_after, self._to_wait_after = 0, -1
+        """How many trials of this run had ended when a proposal was asked for, and when there was none yet"""
         self._ended = self._failed = 0
         """Of this run, so that a search can be resumed once the cause of its failures is mended."""
         self._last_error = ""
@@ -205,13 +207,16 @@ class _Loop:
         """
         if self._proposal is not None or self._exhausted or len(self._trials) >= self._budget.trials:
             return
+        if self._ended == self._to_wait_after:
+            return
         if self._waiting or (self._slots == 1 and self._running):
             return
         self._listener.proposing()
+        self._asked_after = self._ended
         self._proposal = _in_thread(partial(self._parts.proposer.propose, self._trials.all(), seed=self._budget.seed))
 
     def _take_proposal(self) -> None:
-        """Record the design of a proposal that has come, once for each of its training seeds."""
+        """Record what has been proposed, once for each of its training seeds."""
         if self._proposal is None or not self._proposal.done():
             return
         future, self._proposal = self._proposal, None
@@ -220,8 +225,11 @@ class _Loop:
         except SpaceExhausted:
             self._exhausted = True
             return
-        # All designs share the training seeds: common random numbers take their noise out of the comparison.
-        seeds = proposal.seeds or tuple(self._budget.seed + place for place in range(self._budget.replicates))
+        if proposal is None:
+            self._to_wait_after = self._asked_after
+            return
+        # All designs share the training seed: common random numbers take their noise out of the comparison.
+        seeds = proposal.seeds or (self._budget.seed,)
         self._trials.add(proposal, seeds[: self._budget.trials - len(self._trials)])
 
     @property
@@ -310,9 +318,9 @@ class _Loop:
         return SearchState.FAILED, f"no trial was completed; the last error: {self._last_error}"
 
 
-def _in_thread(function: Callable[[], Proposal]) -> Future[Proposal]:
+def _in_thread(function: Callable[[], Proposal | None]) -> Future[Proposal | None]:
     """Call `function` in a thread that does not keep the process alive, as those of a `ThreadPoolExecutor` would."""
-    future: Future[Proposal] = Future()
+    future: Future[Proposal | None] = Future()
 
     def call() -> None:
         try:

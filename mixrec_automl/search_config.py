@@ -31,7 +31,7 @@ class BudgetConfig:
     """How many designs are tried, and on how much data (paper, 2.3.3 and Table 3)."""
 
     trials: Annotated[int, Field(ge=1, le=100_000)] = 30
-    """Designs to train; the paper runs 30."""
+    """Trainings in all, those of the confirmation included; the paper runs 30."""
     initial_trials: PositiveInt = 5
     """The first designs, which ask no surrogate: the all-serial one, then quasi-random ones (ruling 11)."""
     user_share: Share = 1.0
@@ -40,8 +40,9 @@ class BudgetConfig:
     """Of everything random: Data_BO, proposals and trainings."""
     max_failure_rate: Share = 0.5
     """The search gives up once more than this share of its ended trials has failed."""
-    replicates: PositiveInt = 1
-    """Trials of each design, with training seeds `seed`, `seed` + 1, ...; they count against `trials`."""
+    confirmation_share: Annotated[float, Field(ge=0, le=0.5)] = 1 / 3
+    """Share of `trials` that is kept for training the best designs, and the all-serial one, again with new seeds; the
+    best of these trainings is the winner. n trials give about sqrt(n) designs and seeds; below four there are none."""
     max_attempts: PositiveInt = 3
     """A trial whose worker dies or hangs is tried again, from its last checkpoint, until it was lost this often."""
     hang_seconds: Annotated[float, Field(gt=0)] | None = None

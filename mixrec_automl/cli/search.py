@@ -52,10 +52,10 @@ def search(
         # torch, Ray and Ax: seconds that a mistake above need not cost
         from mixrec_automl.launch import launch
         from mixrec_automl.preparation import prepare
-        from mixrec_automl.search.ax_proposer import AxProposer
+        from mixrec_automl.search.method import search_method
 
         prepared = prepare(loaded, console)
-        proposer = AxProposer(prepared.space, loaded.search.initial_trials)
+        proposer = search_method(prepared.space, loaded.search)
 
         def record() -> None:
             repository.create_search(chosen, loaded.as_dict(), prepared.basis.fingerprint, prepared.basis.floors)
@@ -93,7 +93,7 @@ def resume(
     def run() -> Search:
         from mixrec_automl.launch import launch
         from mixrec_automl.preparation import prepare
-        from mixrec_automl.search.ax_proposer import AxProposer
+        from mixrec_automl.search.method import search_method
 
         prepared = prepare(config, console)
         if prepared.basis.fingerprint != stored.fingerprint:
@@ -102,7 +102,7 @@ def resume(
                 f"now {prepared.basis.fingerprint}), so its scores could not be compared: bring those back or start a "
                 "new search"
             )
-        proposer = AxProposer(prepared.space, config.search.initial_trials)
+        proposer = search_method(prepared.space, config.search)
         return launch(name, config, prepared.training, proposer, repository, console)
 
     run_and_close(name, run, repository, console)

@@ -25,6 +25,7 @@ from mixrec_automl.cli.tables import (
 )
 from mixrec_automl.store.records import (
     Observation,
+    Origin,
     Search,
     SearchState,
     Trial,
@@ -33,6 +34,7 @@ from mixrec_automl.store.records import (
     replicates_of,
     scores,
 )
+from search_spaces.architecture import Architecture, Placement
 from trainers.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,6 +96,9 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             if len(replicates) > 1:
                 title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"
             console.print(winner_table(best.architecture, title=title))
+            told = _advantage(trials, best)
+            if told:
+                console.print(told, highlight=False, soft_wrap=True)
 
 
 def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) -> None:
@@ -153,6 +158,25 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
         console.print(curve_table(seen))
     if trial.error:
         console.print(trial.error, highlight=False, markup=False, soft_wrap=True, style="red")
+
+
+def _advantage(trials: Sequence[Trial], best: Trial) -> str:
+    """What the confirmation says of the winner; empty before it has ended."""
+    if best.origin is not Origin.CONFIRMATION:
+        return ""
+    from mixrec_automl.search.advantage import LEVEL, advantage
+
+    fixed = Architecture.uniform(Placement.SERIAL, len(best.architecture.layers))
+    if best.architecture == fixed:
+        return "trained again with new seeds, no other design was better than the all-serial one"
+    found = advantage(trials, best.architecture, fixed)
+    if found is None:
+        return ""
+    chosen = f", corrected for the choice among {found.compared} designs" if found.compared > 1 else ""
+    return (
+        f"minus the all-serial design: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
+        f"({LEVEL:.0%} over {found.seeds} new training seeds, on the same users{chosen})"
+    )
 
 
 def _floors(search: Search) -> str:

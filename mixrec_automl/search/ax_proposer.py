@@ -41,7 +41,8 @@ from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_design
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
-from mixrec_automl.search.surrogate import BitSurrogate, predict
+from mixrec_automl.search.replication import design_to_train
+from mixrec_automl.search.surrogate import BitSurrogate, fit, predict
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
 from search_spaces.architecture import Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
@@ -58,11 +59,13 @@ class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
     """Ax acquisition over binary spaces whose optimiser is PR.
 
     `options` holds ``seen`` (designs to avoid, [any, n]: Ax itself does not keep failed designs from coming back),
-    ``ascent`` and ``seed``.
+    ``ascent`` and ``seed``; ``pending``, the design of each trial that waits or runs, [any, n]; ``noise_variance``.
     """
 
     def optimize(self, n: int, search_space_digest: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
         """One design [1, bits], its acquisition value [1] and its weight [1].
+
+        It is a new one, or one of those observed where a replicate of that promises to teach more.
 
         Raises:
             SpaceExhausted: as `propose_design`.
@@ -80,7 +83,9 @@ class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
             ascent=self.options["ascent"],
             seed=self.options["seed"],
         )
-        return design[None], torch.tensor([value]), torch.ones(1)
+        model, noise = self.surrogate.model, self.options["noise_variance"]
+        chosen = design_to_train(model, design, observed, self.options["pending"], noise)
+        return chosen[None], torch.tensor([value]), torch.ones(1)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,26 @@ class AxProposer:
         if self.initial_trials < 1:
             raise ValueError(f"search.initial_trials must be at least 1, got {self.initial_trials}")
 
+    @property
+    def fixed_design(self) -> Architecture:
+        return self.space.fixed_design
+
+    def ranking(self, trials: Sequence[Trial]) -> list[Architecture]:
+        """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
+
+        A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
+        """
+        rows = [(design, score) for design, group in by_design(trials).items() for score in scores(group)]
+        designs = list(dict.fromkeys(design for design, _ in rows))
+        if len(designs) < LEAST_COMPLETED:
+            return designs
+        with _one_thread(), manual_seed(0):
+            bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
+            outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
+            surrogate = fit(bits, outcomes, training_seed_variance(trials))
+            mean, _deviation = predict(surrogate, torch.tensor(as_bit_rows(designs)))
+        return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
+
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
         began = time.perf_counter()
@@ -109,20 +134,27 @@ class AxProposer:
         else:
             with _one_thread():
                 architecture, origin = self._generate(trials, seen, seed)
-        if architecture in seen:
+        if architecture not in seen:
+            return Proposal(architecture, origin, time.perf_counter() - began)
+        if origin is not Origin.PROBABILISTIC_REPARAMETERIZATION:
             raise AssertionError(f"{architecture} was proposed twice")
-        return Proposal(architecture, origin, time.perf_counter() - began)
+        further = 1 + max(trial.seed for trial in seen[architecture])
+        return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, seeds=(further,))
 
     def _generate(
         self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
     ) -> tuple[Architecture, Origin]:
-        experiment = replay(self.space, trials, training_seed_variance(trials))
+        noise_variance = training_seed_variance(trials)
+        experiment = replay(self.space, trials, noise_variance)
+        pending = sorted((trial.architecture for trial in trials if not trial.state.is_final), key=str)
         position = sum(replicates[0].origin is Origin.SOBOL for replicates in seen.values())
         own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
         options = {
             "seen": torch.tensor(as_bit_rows(sorted(seen, key=str)), dtype=torch.float64),
             "ascent": self.ascent,
             "seed": own_seed,
+            "noise_variance": noise_variance,
+            "pending": torch.tensor(as_bit_rows(pending), dtype=torch.float64).reshape(-1, self.space.num_bits),
         }
         while True:
             strategy = _strategy(self.initial_trials, {"seed": seed, "init_position": position}, options)

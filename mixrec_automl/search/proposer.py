@@ -11,12 +11,12 @@ from search_spaces.architecture import Architecture
 
 
 class SpaceExhausted(RuntimeError):  # noqa: N818 - like StopIteration, an end rather than an error
-    """Every design of the space has been proposed."""
+    """Every design of the space has been proposed, or all else that was to be."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A design that no trial has had yet."""
+    """What is to be trained next: a design that no trial has had yet, or a known one with further seeds."""
 
     architecture: Architecture
     origin: Origin
@@ -25,19 +25,19 @@ class Proposal:
     variant: str = ""
     """Of a study: the configuration that is to be trained."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds of its trials; the search's replicates where absent."""
+    """Training seeds of its trials, a trial each; that of the search where absent."""
 
 
 class Proposer(Protocol):
     """A pure function of the recorded trials: a restarted search goes on as if it had never stopped."""
 
-    def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
-        """The next design, distinct from those of all `trials`.
+    def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal | None:
+        """What to train next; None: that will be known once a trial that is pending has ended.
 
         Args:
             trials: all trials of the search, in any state and order; those QUEUED and RUNNING count as pending.
             seed: of the search, the same at each call.
 
         Raises:
-            SpaceExhausted: there is no design left.
+            SpaceExhausted: there is nothing left to be trained.
         """

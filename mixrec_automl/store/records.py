@@ -42,13 +42,22 @@ class Origin(StrEnum):
     FIXED = "fixed design"
     SOBOL = "Sobol"
     PROBABILISTIC_REPARAMETERIZATION = "probabilistic reparameterization"
+    REPLICATION = "replication"
+    """A design trained before, once more with another seed"""
+    CONFIRMATION = "confirmation"
+    """One of the best designs of a search, once more with new seeds"""
     STUDY = "study"
     """No search: a declared grid"""
 
     @property
     def short(self) -> str:
         """For tables."""
-        return {"fixed design": "fixed", "probabilistic reparameterization": "PR"}.get(self, str(self))
+        return {
+            Origin.FIXED: "fixed",
+            Origin.PROBABILISTIC_REPARAMETERIZATION: "PR",
+            Origin.REPLICATION: "again",
+            Origin.CONFIRMATION: "confirm",
+        }.get(self, str(self))
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,8 @@ def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
 
 
 def replicates_of(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
-    """Those of `trials` that share the variant and the design of `trial`, itself included, by number."""
-    return by_design(one for one in trials if one.variant == trial.variant)[trial.architecture]
+    """Those of the trials that `best_trial` looks at that share variant and design of `trial`, one of them, by number."""
+    return by_design(one for one in _decisive(trials) if one.variant == trial.variant)[trial.architecture]
 
 
 def scores(trials: Iterable[Trial]) -> list[float]:
@@ -114,16 +123,26 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     """The best replicate of the best design, the earliest of equals; None while no trial is completed.
 
     The best design is that with the highest mean MRR over its completed replicates. One with replicates yet to end is
-    chosen only where there is no other: the first of several to come in may be a lucky one.
+    chosen only where there is no other: the first of several to come in may be a lucky one. Once the confirmation of a
+    search has ended its trials alone are looked at, for no design was chosen by them.
     """
     variants: dict[str, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
+    for trial in sorted(_decisive(trials), key=lambda trial: trial.number):
         variants.setdefault(trial.variant, []).append(trial)
     groups = [replicates for of_variant in variants.values() for replicates in by_design(of_variant).values()]
     completed = [replicates for replicates in groups if scores(replicates)]
     whole = [replicates for replicates in completed if all(trial.state.is_final for trial in replicates)]
     design = max(whole or completed, key=lambda replicates: fmean(scores(replicates)), default=[])
     return max((trial for trial in design if scores([trial])), key=lambda trial: trial.mrr or 0.0, default=None)
+
+
+def _decisive(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials of the confirmation once they have ended, and before that the others."""
+    trials = list(trials)
+    confirming = [trial for trial in trials if trial.origin is Origin.CONFIRMATION]
+    if scores(confirming) and all(trial.state.is_final for trial in confirming):
+        return confirming
+    return [trial for trial in trials if trial.origin is not Origin.CONFIRMATION]
 
 
 @dataclass(frozen=True)

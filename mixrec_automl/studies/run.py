@@ -92,10 +92,10 @@ def run_study(
 
 
 def _run_search(config: SearchConfig, name: str, repository: Repository, console: Console) -> Search:
-    from mixrec_automl.search.ax_proposer import AxProposer  # seconds, which a study without a search need not spend
+    from mixrec_automl.search.method import search_method  # seconds, which a study without a search need not spend
 
     prepared = prepare(config, console)
-    proposer = AxProposer(prepared.space, config.search.initial_trials)
+    proposer = search_method(prepared.space, config.search)
     return run_recorded(
         name, config, config.as_dict(), prepared.basis, prepared.training, proposer, repository, console
     )

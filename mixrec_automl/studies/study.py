@@ -140,7 +140,7 @@ def plan_study(
     base = replace(
         base,
         training=replace(base.training, epochs=epochs),
-        search=replace(base.search, user_share=user_share, replicates=1),
+        search=replace(base.search, user_share=user_share),
     )
     configs: dict[str, SearchConfig] = {}
     architectures: dict[str, Architecture] = {}

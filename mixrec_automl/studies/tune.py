@@ -75,7 +75,7 @@ def tune(
 
     space = SPACES[model]
     initial = min(base.search.initial_trials, trials)
-    base = replace(base, search=replace(base.search, trials=trials, initial_trials=initial, replicates=1))
+    base = replace(base, search=replace(base.search, trials=trials, initial_trials=initial))
     folders = paths.data_folder(base.data.name), paths.backbones_folder()
     variants = tuple(
         (

@@ -184,15 +184,6 @@ def test_a_trial_that_reports_nothing_is_ended_and_tried_again(bench: Bench) -> 
     assert [(trial.attempt, trial.losses) for trial in bench.trials] == [(2, 1), (1, 0), (2, 1), (1, 0)]
 
 
-def test_replicates_are_trials_of_their_own(bench: Bench) -> None:
-    search = bench.run(Counting(), trials=7, replicates=3)
-    assert search.state is SearchState.COMPLETED
-    groups = [(trial.architecture, trial.seed) for trial in bench.trials]
-    first, second, third = (groups[place][0] for place in (0, 3, 6))
-    assert len({first, second, third}) == 3
-    assert groups == [(first, 3), (first, 4), (first, 5), (second, 3), (second, 4), (second, 5), (third, 3)]
-
-
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """What happens where a server is away is in `test_controller_on_postgres`."""
 
