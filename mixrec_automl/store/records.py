@@ -110,7 +110,7 @@ def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
 
 
 def replicates_of(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
-    """Those of the trials that `best_trial` looks at that share variant and design of `trial`, one of them, by number."""
+    """Those that share variant and design of `trial`, by number, among the trials by which `best_trial` decides."""
     return by_design(one for one in _decisive(trials) if one.variant == trial.variant)[trial.architecture]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -27,12 +29,12 @@ def test_one_comparison_has_students_quantile(freedom: int) -> None:
     assert dunnett_quantile(1, freedom) == pytest.approx(stats.t.ppf(0.5 + LEVEL / 2, freedom), rel=1e-4)
 
 
-def confirmation(table: np.ndarray) -> list[Trial]:
+def confirmation(table: np.ndarray, designs: Sequence[Architecture] = DESIGNS) -> list[Trial]:
     """[designs, seeds], the fixed design first."""
     return [
         trial(place, design, mrr=float(mrr), origin=Origin.CONFIRMATION, seed=seed)
         for place, (design, seed, mrr) in enumerate(
-            (design, seed, mrr) for design, row in zip(DESIGNS, table, strict=False) for seed, mrr in enumerate(row)
+            (design, seed, mrr) for design, row in zip(designs, table, strict=False) for seed, mrr in enumerate(row)
         )
     ]
 
@@ -75,11 +77,7 @@ def test_it_covers_the_truth_in_simulated_searches_and_an_uncorrected_one_does_n
         others = 1 + np.argsort(-first[1:])[:3]
         chosen = [0, *others]
         again = truth[chosen][:, None] + draw.normal(0, 0.001, 3) + draw.normal(0, noise, (4, 3))
-        trials = [
-            trial(4 * seed + place, DESIGNS[number], mrr=float(again[place, seed]), origin=Origin.CONFIRMATION, seed=seed)
-            for seed in range(3)
-            for place, number in enumerate(chosen)
-        ]
+        trials = confirmation(again, [DESIGNS[number] for number in chosen])
         best = best_trial(trials)
         assert best is not None
         winner = DESIGNS.index(best.architecture)
