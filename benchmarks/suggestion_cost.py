@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.ax_proposer import AxProposer
-from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_design
+from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
+from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.surrogate import fit
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import BITS_PER_LAYER, Architecture
@@ -72,7 +73,7 @@ def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[f
         acquisition = LogNoisyExpectedImprovement(fit(designs, scores, NOISE**2), designs)
         good = designs[scores.argsort(descending=True)]
         began = time.process_time()
-        _, value = propose_design(acquisition, bits, designs, good, ascent, seed)
+        _, value = propose_point(acquisition, Relaxation.of_bits(bits), designs, good, ascent, seed)
         ascents.append(time.process_time() - began)
         gaps.append(local_search(acquisition, designs, seed) - value)
 

@@ -15,7 +15,7 @@ from botorch.acquisition.input_constructors import acqf_input_constructor
 from botorch.utils.sampling import draw_sobol_normal_samples
 from torch import Tensor
 
-from mixrec_automl.search.surrogate import BitSurrogate
+from mixrec_automl.search.surrogate import DesignSurrogate, noise_of
 
 FANTASIES = 64
 JITTER = 1e-6
@@ -55,7 +55,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
     _draws: Tensor  # standard normal, [fantasies, b]
     _best: Tensor  # of each fantasy, [fantasies, 1]
 
-    def __init__(self, model: BitSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None) -> None:  # noqa: N803
+    def __init__(self, model: DesignSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None) -> None:  # noqa: N803
         """
         Args:
             model: a fitted surrogate.
@@ -69,7 +69,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             self._observed = model.train_inputs[0]
             self._mean = model.mean_module.constant.detach()
             self._log_scale = model.outcome_transform.stdvs.log().squeeze()
-            covariance = self._kernel(self._observed, self._observed) + torch.diag(model.likelihood.noise)
+            covariance = self._kernel(self._observed, self._observed) + torch.diag(noise_of(model))
             self._root = torch.linalg.cholesky(covariance)
             residual = (model.train_targets - self._mean)[:, None]
             self._weights = torch.cholesky_solve(residual, self._root)[:, 0]
@@ -94,10 +94,12 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
     def _posterior_mean(self, designs: Tensor) -> Tensor:
         return self._mean + self._kernel(designs, self._observed) @ self._weights
 
-    @torch.no_grad()
     def forward(self, X: Tensor) -> Tensor:  # noqa: N803
-        """Values of single designs: [designs, 1, n] or [designs, n] -> [designs]. Not differentiable in the bits."""
-        designs = X.reshape(-1, X.shape[-1])
+        """Values of single designs: [designs, 1, n] or [designs, n] -> [designs]; differentiable where X wants it."""
+        with torch.set_grad_enabled(X.requires_grad):
+            return self._values(X.reshape(-1, X.shape[-1]))
+
+    def _values(self, designs: Tensor) -> Tensor:
         whitened = self._whiten(designs)
         cross = self._kernel(self._baseline, designs) - self._whitened_baseline.T @ whitened
         shift = torch.linalg.solve_triangular(self._fantasy_root, cross, upper=False)
@@ -109,5 +111,5 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
 
 
 @acqf_input_constructor(LogNoisyExpectedImprovement)  # type: ignore[untyped-decorator]
-def _inputs(model: BitSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None, **_: Any) -> dict[str, Any]:  # noqa: N803
+def _inputs(model: DesignSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None, **_: Any) -> dict[str, Any]:  # noqa: N803
     return {"model": model, "X_baseline": X_baseline, "X_pending": X_pending}

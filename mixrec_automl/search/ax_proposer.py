@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -39,10 +38,12 @@ from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.noise import training_seed_variance
-from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_design
+from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
+from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.replication import design_to_train
-from mixrec_automl.search.surrogate import BitSurrogate, fit, predict
+from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
 from search_spaces.architecture import Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
@@ -58,8 +59,9 @@ for handler in logging.getLogger("ax").handlers:
 class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
     """Ax acquisition over binary spaces whose optimiser is PR.
 
-    `options` holds ``seen`` (designs to avoid, [any, n]: Ax itself does not keep failed designs from coming back),
-    ``ascent`` and ``seed``; ``pending``, the design of each trial that waits or runs, [any, n]; ``noise_variance``.
+    `options` holds ``seed`` and ``ascent``. The search over architectures also gives ``seen`` (designs to avoid,
+    [any, n]: Ax itself does not keep failed ones from coming back), ``pending``, the design of each trial that waits or
+    runs, [any, n], and ``noise_variance``; without that no design comes twice.
     """
 
     def optimize(self, n: int, search_space_digest: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,24 +70,26 @@ class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
         It is a new one, or one of those observed where a replicate of that promises to teach more.
 
         Raises:
-            SpaceExhausted: as `propose_design`.
+            SpaceExhausted: as `propose_point`.
             ValueError: more than one design is asked for, or the space is not {0,1}^n.
         """
         if n != 1 or any(tuple(bounds) != (0, 1) for bounds in search_space_digest.bounds):
             raise ValueError("probabilistic reparameterization proposes one design at a time, over bits")
         observed = torch.unique(self.X_observed, dim=0)
+        known = observed if self.X_pending is None else torch.cat([observed, self.X_pending])
         mean, _deviation = predict(self.surrogate.model, observed)
-        design, value = propose_design(
+        design, value = propose_point(
             self.acqf,
-            bits=len(search_space_digest.bounds),
-            seen=self.options["seen"],
+            Relaxation.of_bits(len(search_space_digest.bounds)),
+            seen=self.options.get("seen", known),
             good=observed[mean.argsort(descending=True, stable=True)],
             ascent=self.options["ascent"],
             seed=self.options["seed"],
         )
-        model, noise = self.surrogate.model, self.options["noise_variance"]
-        chosen = design_to_train(model, design, observed, self.options["pending"], noise)
-        return chosen[None], torch.tensor([value]), torch.ones(1)
+        if "noise_variance" in self.options:
+            pending, noise = self.options["pending"], self.options["noise_variance"]
+            design = design_to_train(self.surrogate.model, design, observed, pending, noise)
+        return design[None], torch.tensor([value]), torch.ones(1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class AxProposer:
         designs = list(dict.fromkeys(design for design, _ in rows))
         if len(designs) < LEAST_COMPLETED:
             return designs
-        with _one_thread(), manual_seed(0):
+        with one_thread(), manual_seed(0):
             bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
             outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
             surrogate = fit(bits, outcomes, training_seed_variance(trials))
@@ -132,7 +136,7 @@ class AxProposer:
         if self.space.fixed_design not in seen:
             architecture, origin = self.space.fixed_design, Origin.FIXED
         else:
-            with _one_thread():
+            with one_thread():
                 architecture, origin = self._generate(trials, seen, seed)
         if architecture not in seen:
             return Proposal(architecture, origin, time.perf_counter() - began)
@@ -169,6 +173,21 @@ class AxProposer:
             position += 1
 
 
+def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStrategy:
+    """PR for an Ax experiment of your own, whose parameters are all integers from 0 to 1.
+
+        client = Client()
+        client.configure_experiment([RangeParameterConfig(f"bit_{i}", (0, 1), parameter_type="int") for i in range(12)])
+        client.configure_optimization("mrr")
+        client.set_generation_strategy(generation_strategy())
+
+    Args:
+        initial_trials: quasi-random ones, before the surrogate takes over.
+        seed: of everything random.
+    """
+    return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()})
+
+
 def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any]) -> GenerationStrategy:
     model_based = Origin.PROBABILISTIC_REPARAMETERIZATION.value
     # Replayed trials belong to no node: the criteria count all trials of the experiment, or Sobol would never end.
@@ -184,7 +203,7 @@ def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any
         generator_specs=[GeneratorSpec(Generators.SOBOL, generator_kwargs=sobol)],
         transition_criteria=[enough, fittable],
     )
-    surrogate = ModelConfig(botorch_model_class=BitSurrogate, input_transform_classes=None)
+    surrogate = ModelConfig(botorch_model_class=DesignSurrogate, input_transform_classes=None)
     optimised = GenerationNode(
         name=model_based,
         generator_specs=[
@@ -202,17 +221,6 @@ def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any
         fallback_specs={},  # an error is an error: by default Ax would go on with Sobol
     )
     return GenerationStrategy(name="Sobol, then PR", nodes=[quasi_random, optimised])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are rounded otherwise where threads share them, and a proposal must not depend on the machine's load."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def replay(space: DamoeSpace, trials: Sequence[Trial], noise_variance: float) -> Experiment:

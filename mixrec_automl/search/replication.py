@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from mixrec_automl.search.surrogate import BitSurrogate
+from mixrec_automl.search.surrogate import DesignSurrogate
 
 LEAST_VARIANCE = 1e-300
 
@@ -78,7 +78,7 @@ def knowledge_gradients(mean: Tensor, covariance: Tensor, noise_variance: float)
 
 
 def design_to_train(
-    surrogate: BitSurrogate, new: Tensor, observed: Tensor, pending: Tensor, noise_variance: float
+    surrogate: DesignSurrogate, new: Tensor, observed: Tensor, pending: Tensor, noise_variance: float
 ) -> Tensor:
     """`new`, or the one of the `observed` designs whose replicate has the higher knowledge gradient, [n].
 

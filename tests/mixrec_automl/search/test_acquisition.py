@@ -7,7 +7,7 @@ from botorch.sampling import SobolQMCNormalSampler
 from mpmath import mp
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement, log_standard_improvement
-from mixrec_automl.search.surrogate import BitSurrogate, fit
+from mixrec_automl.search.surrogate import DesignSurrogate, fit
 
 BITS = 12
 
@@ -23,7 +23,7 @@ def observed() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def surrogate(observed: torch.Tensor) -> BitSurrogate:
+def surrogate(observed: torch.Tensor) -> DesignSurrogate:
     generator = torch.Generator().manual_seed(1)
     effects = 0.001 * torch.randn(BITS, generator=generator, dtype=torch.float64)
     noise = 0.0008 * torch.randn(20, generator=generator, dtype=torch.float64)
@@ -44,7 +44,7 @@ def test_log_standard_improvement_equals_fifty_digits(u: float) -> None:
 
 @pytest.mark.parametrize("pending", [None, random_designs(3, seed=5)], ids=["none pending", "three pending"])
 def test_equals_botorch_with_many_joint_samples(
-    surrogate: BitSurrogate, observed: torch.Tensor, pending: torch.Tensor | None
+    surrogate: DesignSurrogate, observed: torch.Tensor, pending: torch.Tensor | None
 ) -> None:
     """BoTorch samples f(z) too and so needs thousands of draws where the closed form needs 64."""
     designs = random_designs(300, seed=2)
@@ -84,7 +84,7 @@ def test_without_training_noise_it_is_the_textbook_formula() -> None:
 
 
 def test_a_pending_design_takes_away_what_is_to_be_gained_there(
-    surrogate: BitSurrogate, observed: torch.Tensor
+    surrogate: DesignSurrogate, observed: torch.Tensor
 ) -> None:
     designs = random_designs(300, seed=2)
     alone = LogNoisyExpectedImprovement(surrogate, observed)(designs)
@@ -100,7 +100,7 @@ def test_a_pending_design_takes_away_what_is_to_be_gained_there(
     assert near.median() > far.median() + 0.1
 
 
-def test_repeated_baseline_rows_count_once(surrogate: BitSurrogate, observed: torch.Tensor) -> None:
+def test_repeated_baseline_rows_count_once(surrogate: DesignSurrogate, observed: torch.Tensor) -> None:
     designs = random_designs(20, seed=4)
     once = LogNoisyExpectedImprovement(surrogate, observed)(designs)
     twice = LogNoisyExpectedImprovement(surrogate, observed.repeat(2, 1), observed[:2])(designs)

@@ -1,7 +1,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -9,20 +9,13 @@ import torch
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
-from mixrec_automl.search.designs import all_designs
-from mixrec_automl.search.probabilistic_reparameterization import (
-    Ascent,
-    exact_expectation,
-    propose_design,
-    relax,
-    sample,
-    score_function_gradient,
-)
+from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point, score_function_gradient
 from mixrec_automl.search.proposer import SpaceExhausted
+from mixrec_automl.search.relaxation import Relaxation, all_points, exact_expectation
 from mixrec_automl.search.surrogate import fit
 
 EXACT = Ascent()
-MONTE_CARLO = replace(EXACT, exact_bits=0)
+MONTE_CARLO = replace(EXACT, exact_points=0)
 PROBLEMS = 40
 
 
@@ -34,10 +27,15 @@ def random_phi(restarts: int, bits: int, seed: int) -> Tensor:
     return torch.rand(restarts, bits, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def expectation(phi: Tensor, values: Tensor, temperature: float) -> Tensor:
+    return exact_expectation(Relaxation.of_bits(phi.shape[1]).probabilities(phi, temperature), values)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
 def test_expectation_equals_the_literal_sum(bits: int) -> None:
-    theta, values = relax(random_phi(3, bits, seed=1), 0.1), random_values(bits, seed=2)
-    for row, got in zip(theta.tolist(), exact_expectation(theta, values).tolist(), strict=True):
+    phi, values = random_phi(3, bits, seed=1), random_values(bits, seed=2)
+    theta = torch.sigmoid((phi - 0.5) / 0.1)
+    for row, got in zip(theta.tolist(), expectation(phi, values, 0.1).tolist(), strict=True):
         literal = 0.0
         for value, design in zip(values.tolist(), itertools.product([0, 1], repeat=bits), strict=True):
             literal += value * math.prod(p if bit else 1 - p for p, bit in zip(row, design, strict=True))
@@ -46,7 +44,7 @@ def test_expectation_equals_the_literal_sum(bits: int) -> None:
 
 def exact_gradient(phi: Tensor, values: Tensor, temperature: float) -> Tensor:
     leaf = phi.clone().requires_grad_()
-    return torch.autograd.grad(exact_expectation(relax(leaf, temperature), values).sum(), leaf)[0]
+    return torch.autograd.grad(expectation(leaf, values, temperature).sum(), leaf)[0]
 
 
 def test_exact_gradient_equals_finite_differences() -> None:
@@ -55,7 +53,7 @@ def test_exact_gradient_equals_finite_differences() -> None:
     for bit in range(6):
         shift = torch.zeros_like(phi)
         shift[0, bit] = step
-        above, below = (exact_expectation(relax(phi + sign * shift, 0.2), values) for sign in (1, -1))
+        above, below = (expectation(phi + sign * shift, values, 0.2) for sign in (1, -1))
         assert float(gradient[bit]) == pytest.approx(float((above - below) / (2 * step)), rel=1e-5, abs=1e-8)
 
 
@@ -64,10 +62,10 @@ def test_monte_carlo_gradient_agrees_with_the_exact_one(bits: int) -> None:
     """20,000 independent estimates of 8 samples each: every coordinate within four standard errors."""
     estimates, samples, temperature = 20_000, 8, 0.2
     phi, values = random_phi(1, bits, seed=5), random_values(bits, seed=6) + 3.0
-    theta = relax(phi, temperature).expand(estimates, bits)
-    drawn = sample(theta, samples, torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    drawn, score = Relaxation.of_bits(bits).sample(phi.expand(estimates, bits), samples, temperature, generator)
     places = 2.0 ** torch.arange(bits - 1, -1, -1, dtype=torch.float64)
-    gradients = score_function_gradient(theta, drawn, values[(drawn @ places).long()], temperature)
+    gradients = score_function_gradient(score, values[(drawn @ places).long()])
     exact = exact_gradient(phi, values, temperature)[0]
     error = gradients.std(dim=0) / math.sqrt(estimates)
     assert ((gradients.mean(dim=0) - exact).abs() < 4 * error).all()
@@ -75,12 +73,17 @@ def test_monte_carlo_gradient_agrees_with_the_exact_one(bits: int) -> None:
 
 
 def test_the_leave_one_out_baseline_lowers_the_variance() -> None:
-    phi, values, temperature = random_phi(1, 6, seed=8), random_values(6, seed=9) + 3.0, 0.2
-    theta = relax(phi, temperature).expand(4000, 6)
-    drawn = sample(theta, 8, torch.Generator().manual_seed(10))
+    phi, values = random_phi(1, 6, seed=8).expand(4000, 6), random_values(6, seed=9) + 3.0
+    drawn, score = Relaxation.of_bits(6).sample(phi, 8, 0.2, torch.Generator().manual_seed(10))
     rewards = values[(drawn @ (2.0 ** torch.arange(5, -1, -1, dtype=torch.float64))).long()]
-    plain = (rewards[:, :, None] * (drawn - theta[:, None]) / temperature).mean(dim=1)
-    assert score_function_gradient(theta, drawn, rewards, temperature).var(dim=0).sum() < 0.5 * plain.var(dim=0).sum()
+    plain = (rewards[:, :, None] * score).mean(dim=1)
+    assert score_function_gradient(score, rewards).var(dim=0).sum() < 0.5 * plain.var(dim=0).sum()
+
+
+def propose(
+    acquisition: Callable[[Tensor], Tensor], bits: int, seen: Iterable[Tensor], good: Tensor, ascent: Ascent, seed: int
+) -> tuple[Tensor, float]:
+    return propose_point(acquisition, Relaxation.of_bits(bits), seen, good, ascent, seed)
 
 
 def gaussian_process_problem(seed: int) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
@@ -100,7 +103,7 @@ def gaussian_process_problem(seed: int) -> tuple[Tensor, Callable[[Tensor], Tens
     trials = int(torch.randint(6, 40, (1,), generator=generator))
     chosen = torch.randperm(1 << bits, generator=generator)[:trials]
     outcomes = truth[chosen] + 0.1 * torch.randn(trials, generator=generator, dtype=torch.float64)
-    designs = all_designs(bits)
+    designs = all_points((2,) * bits)
     acquisition = LogNoisyExpectedImprovement(fit(designs[chosen], outcomes, 0.01), designs[chosen])
     values = acquisition(designs)
     values[chosen] = -math.inf
@@ -115,7 +118,7 @@ def test_both_modes_reach_the_enumerated_optimum() -> None:
     for name, ascent in (("exact", EXACT), ("Monte Carlo", MONTE_CARLO)):
         began, gaps = time.process_time(), []
         for seed, (observed, acquisition, values) in enumerate(problems):
-            design, value = propose_design(acquisition, observed.shape[1], observed, observed, ascent, seed)
+            design, value = propose(acquisition, observed.shape[1], observed, observed, ascent, seed)
             index = int("".join(str(int(bit)) for bit in design), 2)
             assert value == pytest.approx(float(values[index]), rel=1e-9), "a seen design or a wrong value"
             gaps.append(float(values.max()) - value)
@@ -152,7 +155,7 @@ def test_at_36_bits_it_ties_with_a_local_search_from_200_starts() -> None:
         acquisition = LogNoisyExpectedImprovement(fit(observed, outcomes, 0.25), observed)
         began = time.process_time()
         good = observed[outcomes.argsort(descending=True)]
-        _, value = propose_design(acquisition, 36, observed, good, EXACT, seed)
+        _, value = propose(acquisition, 36, observed, good, EXACT, seed)
         seconds.append(time.process_time() - began)
         starts = torch.cat([observed, (torch.rand(150, 36, generator=generator) < 0.5).double()])
         shortfalls.append(hill_climb(acquisition, starts) - value)
@@ -170,7 +173,7 @@ def test_the_next_best_is_proposed_where_the_best_is_seen(ascent: Ascent) -> Non
     none = torch.empty(0, 8, dtype=torch.float64)
     seen: list[Tensor] = []
     for expected in (36.0, 35.0, 34.0):
-        design, value = propose_design(linear, 8, seen, none, ascent, seed=1)
+        design, value = propose(linear, 8, seen, none, ascent, seed=1)
         assert value == expected
         seen.append(design)
 
@@ -182,18 +185,18 @@ def test_every_design_comes_once_and_then_the_space_is_exhausted(ascent: Ascent)
     seen: list[Tensor] = []
     for call in range(1 << 5):
         good = torch.stack(seen) if seen else torch.empty(0, 5, dtype=torch.float64)
-        seen.append(propose_design(linear, 5, seen, good, small, seed=call)[0])
+        seen.append(propose(linear, 5, seen, good, small, seed=call)[0])
     assert len({tuple(design.tolist()) for design in seen}) == 32
     with pytest.raises(SpaceExhausted, match="all 32 designs"):
-        propose_design(linear, 5, seen, torch.stack(seen), small, seed=0)
+        propose(linear, 5, seen, torch.stack(seen), small, seed=0)
 
 
 @pytest.mark.parametrize("ascent", [EXACT, MONTE_CARLO], ids=["exact", "Monte Carlo"])
 def test_the_seed_decides(ascent: Ascent) -> None:
     observed, acquisition, _ = gaussian_process_problem(4)
     torch.manual_seed(0)
-    first = propose_design(acquisition, observed.shape[1], observed, observed, ascent, seed=11)
+    first = propose(acquisition, observed.shape[1], observed, observed, ascent, seed=11)
     torch.manual_seed(1)
-    second = propose_design(acquisition, observed.shape[1], observed, observed, ascent, seed=11)
+    second = propose(acquisition, observed.shape[1], observed, observed, ascent, seed=11)
     assert torch.equal(first[0], second[0])
     assert first[1] == second[1]

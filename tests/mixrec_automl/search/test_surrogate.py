@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixrec_automl.search.surrogate import BitSurrogate, fit, leave_one_out, predict
+from mixrec_automl.search.surrogate import DesignSurrogate, fit, leave_one_out, predict
 
 BITS = 12
 NOISE = 0.001
@@ -32,7 +32,7 @@ def mrr(bits: torch.Tensor, effects: torch.Tensor, pairs: torch.Tensor) -> torch
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[BitSurrogate, torch.Tensor, torch.Tensor]:
+def fitted() -> tuple[DesignSurrogate, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     bits = designs(25, generator)
     outcomes = mrr(bits, *response(generator))
@@ -41,7 +41,7 @@ def fitted() -> tuple[BitSurrogate, torch.Tensor, torch.Tensor]:
 
 
 def literal_posterior(
-    surrogate: BitSurrogate, bits: np.ndarray, outcomes: np.ndarray, queries: np.ndarray, scale: float, centre: float
+    surrogate: DesignSurrogate, bits: np.ndarray, outcomes: np.ndarray, queries: np.ndarray, scale: float, centre: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Textbook GP with explicit inverses, at the parameters of `surrogate`."""
     length = surrogate.covar_module.lengthscale.item()
@@ -59,7 +59,7 @@ def literal_posterior(
 
 
 def test_posterior_is_that_of_a_literal_gaussian_process(
-    fitted: tuple[BitSurrogate, torch.Tensor, torch.Tensor],
+    fitted: tuple[DesignSurrogate, torch.Tensor, torch.Tensor],
 ) -> None:
     surrogate, bits, outcomes = fitted
     queries = designs(40, torch.Generator().manual_seed(1))
@@ -72,7 +72,9 @@ def test_posterior_is_that_of_a_literal_gaussian_process(
     np.testing.assert_allclose(deviation.numpy(), expected[1], rtol=1e-5)
 
 
-def test_leave_one_out_is_what_leaving_one_out_gives(fitted: tuple[BitSurrogate, torch.Tensor, torch.Tensor]) -> None:
+def test_leave_one_out_is_what_leaving_one_out_gives(
+    fitted: tuple[DesignSurrogate, torch.Tensor, torch.Tensor],
+) -> None:
     surrogate, bits, outcomes = fitted
     values = outcomes.numpy()
     mean, deviation = leave_one_out(surrogate)
@@ -90,7 +92,9 @@ def test_leave_one_out_is_what_leaving_one_out_gives(fitted: tuple[BitSurrogate,
         assert float(deviation[left_out]) == pytest.approx(float(np.hypot(expected[1][0], NOISE)), rel=1e-6)
 
 
-def test_predictions_follow_the_units_of_the_outcome(fitted: tuple[BitSurrogate, torch.Tensor, torch.Tensor]) -> None:
+def test_predictions_follow_the_units_of_the_outcome(
+    fitted: tuple[DesignSurrogate, torch.Tensor, torch.Tensor],
+) -> None:
     surrogate, bits, outcomes = fitted
     mean, deviation = predict(surrogate, bits[:3] * 0)
     scaled_mean, scaled_deviation = predict(fit(bits, 100 * outcomes + 7, (100 * NOISE) ** 2), bits[:3] * 0)

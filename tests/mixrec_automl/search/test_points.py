@@ -1,11 +1,9 @@
 import torch
 
-from mixrec_automl.search.designs import DesignSet, Memo, all_designs
+from mixrec_automl.search.points import Memo, PointSet
+from mixrec_automl.search.relaxation import all_points
 
-
-def test_all_designs_count_up_with_the_first_bit_most_significant() -> None:
-    designs = all_designs(3)
-    assert [int("".join(str(int(bit)) for bit in row), 2) for row in designs] == list(range(8))
+BITS = all_points((2,) * 4)
 
 
 def test_a_set_tells_long_designs_apart_by_any_bit() -> None:
@@ -13,7 +11,7 @@ def test_a_set_tells_long_designs_apart_by_any_bit() -> None:
     design = (torch.rand(97, generator=generator) < 0.5).double()
     neighbours = design.repeat(97, 1)
     neighbours[torch.arange(97), torch.arange(97)] = 1 - design
-    seen = DesignSet([design, design])
+    seen = PointSet([design, design])
     assert len(seen) == 1
     assert seen.contains(torch.cat([neighbours, design[None]])).tolist() == [False] * 97 + [True]
 
@@ -26,8 +24,14 @@ def test_memo_evaluates_each_distinct_design_once() -> None:
         return designs.sum(dim=1)
 
     memo = Memo(function)
-    twice = all_designs(4).repeat(2, 1)
+    twice = BITS.repeat(2, 1)
     assert memo(twice).tolist() == twice.sum(dim=1).tolist()
-    assert memo(all_designs(4)[5:9]).tolist() == all_designs(4)[5:9].sum(dim=1).tolist()
+    assert memo(BITS[5:9]).tolist() == BITS[5:9].sum(dim=1).tolist()
     assert len(memo) == len(evaluated) == 16
-    assert memo.best == 4.0
+
+
+def test_a_zero_is_a_zero_and_near_numbers_differ() -> None:
+    seen = PointSet([torch.tensor([0.0, 0.25], dtype=torch.float64)])
+    asked = torch.tensor([[-0.0, 0.25], [0.0, 0.25 + 1e-15]], dtype=torch.float64)
+    assert seen.contains(asked).tolist() == [True, False]
+    assert PointSet([]).contains(torch.empty(0, 2)).tolist() == []

@@ -1,0 +1,1 @@
+"""Probabilistic reparameterization for others' loops: an Optuna sampler, a Ray Tune searcher, an Ax strategy."""

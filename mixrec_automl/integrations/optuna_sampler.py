@@ -1,0 +1,123 @@
+"""PR as a sampler of Optuna (https://optuna.org), which is not installed with this package: `pip install optuna`.
+
+import optuna
+from mixrec_automl.integrations.optuna_sampler import PRSampler
+
+def objective(trial):
+    bits = [trial.suggest_int(f"bit_{place}", 0, 1) for place in range(12)]
+    rate = trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    return train(bits, rate)
+
+study = optuna.create_study(direction="maximize", sampler=PRSampler(seed=0))
+study.optimize(objective, n_trials=40)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mixrec_automl.search.proposer import SpaceExhausted
+from mixrec_automl.search.suggestion import Observed, suggest
+from search_spaces.mixed import Categorical, Constraint, Integer, MixedSpace, Parameter, Real
+
+
+class PRSampler(BaseSampler):
+    """Proposes the parameters that all trials share; those that only some have are drawn at random.
+
+    Args:
+        seed: of everything random; drawn where absent.
+        initial_trials: before the surrogate takes over.
+        noise_variance: of one value around the mean of its parameters. Where it is given, parameters are tried again
+            where that teaches more than new ones.
+        constraints: each is asked with the parameters whether they may be tried.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        initial_trials: int = 10,
+        noise_variance: float | None = None,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        self._seed = random.randrange(2**31) if seed is None else seed
+        self._initial, self._noise, self._constraints = initial_trials, noise_variance, tuple(constraints)
+        self._shared = IntersectionSearchSpace()
+        self._random = RandomSampler(seed=self._seed)
+
+    def reseed_rng(self) -> None:
+        """Called in each process of a parallel study, so that they do not all propose the same."""
+        self._seed = random.randrange(2**31)
+        self._random.reseed_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """Raises ValueError for a study of several objectives."""
+        self._raise_error_if_multi_objective(study)
+        shared = self._shared.calculate(study)
+        return {name: own for name, own in sorted(shared.items()) if not own.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if not search_space:
+            return {}
+        space = MixedSpace(tuple(_parameter(name, own) for name, own in search_space.items()), self._constraints)
+        sign = 1 if study.direction is StudyDirection.MAXIMIZE else -1
+        history = [
+            Observed(
+                {name: trial.params[name] for name in search_space},
+                sign * trial.value if trial.state is TrialState.COMPLETE and trial.value is not None else None,
+                is_pending=not trial.state.is_finished(),
+            )
+            for trial in study.get_trials(deepcopy=False)
+            if all(_holds(own, trial.params.get(name)) for name, own in search_space.items())
+        ]
+        try:
+            found = suggest(
+                space,
+                history,
+                seed=self._seed + trial.number,
+                initial=self._initial,
+                noise_variance=self._noise,
+            )
+        except SpaceExhausted:
+            return {}  # Optuna has no end of a space: it goes on at random, as its own samplers do
+        return _rounded(found, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _parameter(name: str, own: BaseDistribution) -> Parameter:
+    if isinstance(own, CategoricalDistribution):
+        return Categorical(name, own.choices)
+    if isinstance(own, IntDistribution):
+        return Real(name, own.low, own.high, log=True) if own.log else Integer(name, own.low, own.high, own.step)
+    assert isinstance(own, FloatDistribution)
+    return Real(name, own.low, own.high, log=own.log)
+
+
+def _holds(own: BaseDistribution, value: Any) -> bool:
+    """Whether a recorded value is one of `own`: the range of a parameter may have changed between trials."""
+    return value is not None and own._contains(own.to_internal_repr(value))
+
+
+def _rounded(found: Mapping[str, Any], search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Numbers on the grid that their distribution has."""
+    rounded = dict(found)
+    for name, own in search_space.items():
+        if isinstance(own, IntDistribution) and isinstance(found[name], float):
+            rounded[name] = own.low + own.step * round((found[name] - own.low) / own.step)
+        elif isinstance(own, FloatDistribution) and own.step is not None:
+            rounded[name] = min(own.low + own.step * round((found[name] - own.low) / own.step), own.high)
+    return rounded

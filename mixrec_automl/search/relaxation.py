@@ -1,0 +1,252 @@
+"""Points of a mixed space as distributions over its discrete parameters: the reparameterizations of the PR paper.
+
+Daulton et al., Bayesian Optimization over Discrete and Mixed Spaces via Probabilistic Reparameterization (NeurIPS
+2022), section 4 and appendix A. With temperature tau, and phi the coordinates that are optimised:
+
+    ordinal, k levels    Z = floor(phi) + B,  B ~ Bernoulli(sigmoid((phi - floor(phi) - 1/2) / tau)),  phi in [0, k - 1]
+    nominal, c values    Z ~ Categorical(softmax((phi - 1/2) / tau)),  phi in [0, 1]^c
+    continuous           Z = phi in [0, 1]
+
+A bit is an ordinal parameter with two levels. At phi = 0 or 1 it is certain up to sigmoid(-1 / (2 tau)), .7 % at
+tau = .1. Both discrete kinds have d log p(z | phi) / d phi = (draw - probability) / tau.
+
+Shapes: R restarts, S samples, D parameters, P coordinates (one a parameter, c for a nominal one), K discrete
+parameters. A point [D] holds a level of each discrete parameter, from 0, and a number in [0, 1] for each other one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Kind(Enum):
+    """Of a parameter."""
+
+    ORDINAL = auto()
+    NOMINAL = auto()
+    CONTINUOUS = auto()
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One parameter."""
+
+    kind: Kind
+    levels: int = 0
+    """k or c; none of a continuous one"""
+
+    def __post_init__(self) -> None:
+        if (self.kind is Kind.CONTINUOUS) != (self.levels == 0) or self.levels == 1:
+            raise ValueError(f"a discrete parameter has two levels or more, a continuous one none: {self}")
+
+    @property
+    def coordinates(self) -> int:
+        return self.levels if self.kind is Kind.NOMINAL else 1
+
+    @property
+    def highest(self) -> float:
+        """Upper end of its coordinates."""
+        return float(self.levels - 1) if self.kind is Kind.ORDINAL else 1.0
+
+
+BIT = Factor(Kind.ORDINAL, 2)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The parameters of a space, in the order of a point's columns."""
+
+    factors: tuple[Factor, ...]
+
+    @classmethod
+    def of_bits(cls, bits: int) -> Relaxation:
+        return cls((BIT,) * bits)
+
+    @property
+    def size(self) -> float:
+        """Number of points; infinite where a parameter is continuous."""
+        return math.inf if self.has_continuous else float(math.prod(factor.levels for factor in self.factors))
+
+    @cached_property
+    def has_continuous(self) -> bool:
+        return any(factor.kind is Kind.CONTINUOUS for factor in self.factors)
+
+    @cached_property
+    def highest(self) -> Tensor:
+        """Upper end of each coordinate, [P]."""
+        return torch.tensor([f.highest for f in self.factors for _ in range(f.coordinates)], dtype=torch.float64)
+
+    def columns(self, kind: Kind) -> list[int]:
+        """The columns of a point that hold parameters of `kind`."""
+        return [column for column, factor in enumerate(self.factors) if factor.kind is kind]
+
+    def coordinates(self, kind: Kind) -> list[int]:
+        """Where the coordinates of those parameters are."""
+        found: list[int] = []
+        first = 0
+        for factor in self.factors:
+            if factor.kind is kind:
+                found += range(first, first + factor.coordinates)
+            first += factor.coordinates
+        return found
+
+    @cached_property
+    def _ordinal(self) -> tuple[list[int], list[int]]:
+        return self.columns(Kind.ORDINAL), self.coordinates(Kind.ORDINAL)
+
+    @cached_property
+    def _continuous(self) -> tuple[list[int], list[int]]:
+        return self.columns(Kind.CONTINUOUS), self.coordinates(Kind.CONTINUOUS)
+
+    @cached_property
+    def _nominal(self) -> list[tuple[int, slice]]:
+        found, first = [], 0
+        for column, factor in enumerate(self.factors):
+            if factor.kind is Kind.NOMINAL:
+                found.append((column, slice(first, first + factor.levels)))
+            first += factor.coordinates
+        return found
+
+    def _floor(self, phi: Tensor) -> Tensor:
+        """The lower of the two levels that an ordinal parameter can take at phi [..., ordinal coordinates]."""
+        return phi.detach().floor().clamp_min(0).minimum(self.highest[self._ordinal[1]] - 1)
+
+    def upper(self, phi: Tensor, temperature: float) -> Tensor:
+        """Probability that an ordinal parameter takes the upper of its two levels, [R, ordinal]; of a bit: theta."""
+        own = phi[:, self._ordinal[1]]
+        return torch.sigmoid((own - self._floor(own) - 0.5) / temperature)
+
+    def probabilities(self, phi: Tensor, temperature: float) -> list[Tensor]:
+        """Of every level of each discrete parameter, each [R, levels], in the order of the columns; differentiable."""
+        table: dict[int, Tensor] = {}
+        columns, coordinates = self._ordinal
+        upper, floors = self.upper(phi, temperature), self._floor(phi[:, coordinates]).long()
+        for place, column in enumerate(columns):
+            levels, one = torch.arange(self.factors[column].levels), upper[:, place, None]
+            lower = floors[:, place, None]
+            table[column] = (levels == lower) * (1 - one) + (levels == lower + 1) * one
+        for column, own in self._nominal:
+            table[column] = torch.softmax((phi[:, own] - 0.5) / temperature, dim=1)
+        return [table[column] for column in sorted(table)]
+
+    def sample(
+        self, phi: Tensor, samples: int, temperature: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Points z ~ p(Z | phi), and the score of each draw.
+
+        Returns:
+            Points [R, S, D], whose continuous columns are phi's own and keep its gradient, and
+            d log p(z | phi) / d phi [R, S, P], zero for continuous coordinates.
+        """
+        restarts = len(phi)
+        discrete = [column for column, factor in enumerate(self.factors) if factor.kind is not Kind.CONTINUOUS]
+        uniform = torch.rand(restarts, samples, len(discrete), generator=generator, dtype=torch.float64)
+        place_of = {column: place for place, column in enumerate(discrete)}
+        points = torch.zeros(restarts, samples, len(self.factors), dtype=torch.float64)
+        score = torch.zeros(restarts, samples, phi.shape[1], dtype=torch.float64)
+        columns, coordinates = self._ordinal
+        if columns:
+            one = self.upper(phi.detach(), temperature)[:, None, :]
+            draw = (uniform[..., [place_of[column] for column in columns]] < one).to(torch.float64)
+            points[..., columns] = self._floor(phi[:, coordinates])[:, None, :] + draw
+            score[..., coordinates] = (draw - one) / temperature
+        for column, own in self._nominal:
+            chances = torch.softmax((phi.detach()[:, own] - 0.5) / temperature, dim=1)
+            edges = chances.cumsum(dim=1)[:, None, :-1]
+            level = (uniform[..., place_of[column], None] >= edges).sum(dim=-1)
+            points[..., column] = level.to(torch.float64)
+            one_hot = torch.nn.functional.one_hot(level, self.factors[column].levels)
+            score[..., own] = (one_hot - chances[:, None, :]) / temperature
+        columns, coordinates = self._continuous
+        if columns:
+            points[..., columns] = phi[:, None, coordinates].expand(-1, samples, -1)
+        return points, score
+
+    @property
+    def discrete(self) -> int:
+        """Number of parameters whose values have no distance but being equal or not: bits and nominal ones."""
+        return sum(factor.kind is Kind.NOMINAL or factor == BIT for factor in self.factors)
+
+    def features(self, points: Tensor) -> Tensor:
+        """What a Gaussian process reads of `points` [..., D]: bits, then each nominal parameter as one of c columns, so
+        that two values are one apart, then all others in [0, 1]; differentiable in the continuous ones.
+
+        Bits alone are features as they are.
+        """
+        bits, nominal, numeric = [], [], []
+        for column, factor in enumerate(self.factors):
+            own = points[..., column, None]
+            if factor == BIT:
+                bits.append(own)
+            elif factor.kind is Kind.NOMINAL:
+                one_hot = torch.nn.functional.one_hot(own.detach().long().squeeze(-1), factor.levels)
+                nominal.append(one_hot.to(points.dtype) / math.sqrt(2))
+            else:
+                numeric.append(own / factor.highest)
+        return torch.cat([*bits, *nominal, *numeric], dim=-1)
+
+    @property
+    def numeric(self) -> int:
+        """Number of the last columns of `features` whose distance counts."""
+        return len(self.factors) - self.discrete
+
+    def near(self, points: Tensor, temperature: float) -> Tensor:
+        """phi [any, P] whose distributions favour `points` [any, D], without being certain of them."""
+        certainty = min(1.0, 5 * temperature)  # of a bit: theta = .08 or .92
+        phi = torch.full((len(points), len(self.highest)), 0.5, dtype=torch.float64)
+        columns, coordinates = self._ordinal
+        own = points[:, columns]
+        middle = self._floor_of_levels(own) + 0.5
+        phi[:, coordinates] = middle + (own - middle) * certainty
+        for column, slot in self._nominal:
+            one_hot = torch.nn.functional.one_hot(points[:, column].long(), self.factors[column].levels)
+            phi[:, slot] = 0.5 + (one_hot - 0.5) * certainty
+        columns, coordinates = self._continuous
+        phi[:, coordinates] = points[:, columns]
+        return phi
+
+    def _floor_of_levels(self, levels: Tensor) -> Tensor:
+        return levels.minimum(self.highest[self._ordinal[1]] - 1)
+
+    def neighbours(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        """Each of `points` [any, D] with one of its parameters, drawn at random, set to another value, drawn too."""
+        moved = points.clone()
+        which = torch.randint(len(self.factors), (len(points),), generator=generator)
+        for row, column in enumerate(which.tolist()):
+            factor = self.factors[column]
+            if factor.kind is Kind.CONTINUOUS:
+                moved[row, column] = torch.rand((), generator=generator, dtype=torch.float64)
+            else:
+                step = 1 if factor.levels == 2 else int(torch.randint(1, factor.levels, (), generator=generator))
+                moved[row, column] = (moved[row, column] + step) % factor.levels
+        return moved
+
+
+def all_points(levels: Sequence[int]) -> Tensor:
+    """Every point of a discrete space, [product, K] in counting order, the first parameter the most significant."""
+    return torch.cartesian_prod(*(torch.arange(count, dtype=torch.float64) for count in levels)).reshape(
+        -1, len(levels)
+    )
+
+
+def exact_expectation(probabilities: Sequence[Tensor], values: Tensor) -> Tensor:
+    """E[alpha(Z)] over all points of a discrete space, differentiable in the probabilities.
+
+    Args:
+        probabilities: of each parameter's levels, each [R, levels].
+        values: alpha of every point in the order of `all_points`.
+
+    Returns:
+        [R]; computed parameter by parameter, so that about as many products as points suffice for each restart.
+    """
+    folded = values.expand(len(probabilities[0]), -1)
+    for chances in probabilities:
+        folded = torch.einsum("rk,rkm->rm", chances, folded.reshape(*chances.shape, -1))
+    return folded[:, 0]

@@ -1,0 +1,151 @@
+"""Bayesian optimisation over a mixed space, as a pure function of what has been observed: for others' loops.
+
+The search over architectures goes through Ax (`ax_proposer.py`); this is the same surrogate, acquisition function, PR
+and knowledge gradient without it, over any `MixedSpace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from botorch.utils.sampling import draw_sobol_samples, manual_seed
+from torch import Tensor
+
+from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.points import PointSet
+from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
+from mixrec_automl.search.proposer import SpaceExhausted
+from mixrec_automl.search.relaxation import BIT, Factor, Kind, Relaxation
+from mixrec_automl.search.replication import design_to_train
+from mixrec_automl.search.surrogate import fit
+from mixrec_automl.search.threads import one_thread
+from search_spaces.mixed import Categorical, Integer, MixedSpace, Setting, Value
+
+FEWEST_OUTCOMES = 2
+MOST_SOBOL = 4096
+"""Quasi-random points that are looked through for a new one that the constraints allow."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One evaluation of a setting; the higher its value the better."""
+
+    setting: Setting
+    value: float | None
+    """None: it has not ended, or has failed"""
+    is_pending: bool = False
+
+
+def relaxation_of(space: MixedSpace) -> Relaxation:
+    """How PR sees `space`: a parameter a column of a point, which holds its level."""
+    factors = []
+    for own in space.parameters:
+        if isinstance(own, Categorical):
+            count = len(own.values)
+            factors.append(BIT if count == 2 else Factor(Kind.NOMINAL, count))
+        elif isinstance(own, Integer) and not own.is_dense:
+            factors.append(Factor(Kind.ORDINAL, own.levels))
+        else:
+            factors.append(Factor(Kind.CONTINUOUS))
+    return Relaxation(tuple(factors))
+
+
+def suggest(
+    space: MixedSpace,
+    history: Sequence[Observed],
+    *,
+    seed: int,
+    initial: int = 5,
+    noise_variance: float | None = None,
+    ascent: Ascent | None = None,
+) -> dict[str, Value]:
+    """The setting to evaluate next.
+
+    Quasi-random ones first, then PR on a Gaussian process; or a known setting again, where one more value of that has
+    the higher knowledge gradient.
+
+    Args:
+        space: of the settings.
+        history: all evaluations so far, in any order.
+        seed: of all random numbers; the answer hangs on it and on `history` alone.
+        initial: evaluations before the surrogate takes over.
+        noise_variance: of one value of a setting around its mean; where absent it is inferred with the surrogate's
+            other parameters, and no setting is evaluated twice.
+        ascent: options of PR.
+
+    Raises:
+        ValueError: `history` holds a setting that is not of `space`.
+        SpaceExhausted: every setting that the constraints allow has been evaluated or is pending.
+    """
+    relaxation = relaxation_of(space)
+    points = torch.tensor([space.levels(one.setting) for one in history], dtype=torch.float64)
+    points = points.reshape(len(history), len(space.parameters))
+    has_value = torch.tensor([one.value is not None for one in history], dtype=torch.bool)
+    known = points[has_value]
+    with manual_seed(seed), one_thread():
+        if len(history) < initial or len(torch.unique(known, dim=0)) < FEWEST_OUTCOMES:
+            point = quasi_random(space, relaxation, points, seed)
+        else:
+            values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
+            pending = points[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
+            point = _optimised(space, relaxation, points, known, values, pending, noise_variance, ascent, seed)
+    return space.setting(point.tolist())
+
+
+def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed: int) -> Tensor:
+    """The next point [D] of a scrambled Sobol sequence that is not `taken` [any, D] and that the constraints allow.
+
+    Raises:
+        SpaceExhausted: none is among the next `MOST_SOBOL`.
+    """
+    columns = len(relaxation.factors)
+    bounds = torch.stack([torch.zeros(columns), torch.ones(columns)]).double()
+    unit = draw_sobol_samples(bounds, n=MOST_SOBOL, q=1, seed=seed)[:, 0]
+    levels = torch.tensor([factor.levels for factor in relaxation.factors], dtype=torch.float64)
+    drawn = torch.where(levels > 0, (unit * levels).floor().minimum((levels - 1).clamp_min(0)), unit)
+    avoided = PointSet(taken)
+    for place in range(len(taken), MOST_SOBOL):
+        point = drawn[place]
+        if not bool(avoided.contains(point[None])) and space.allows(space.setting(point.tolist())):
+            return point
+    raise SpaceExhausted("no further setting that the constraints of the space allow was found")
+
+
+def _optimised(
+    space: MixedSpace,
+    relaxation: Relaxation,
+    points: Tensor,
+    known: Tensor,
+    values: Tensor,
+    pending: Tensor,
+    noise_variance: float | None,
+    ascent: Ascent | None,
+    seed: int,
+) -> Tensor:
+    features = relaxation.features
+    surrogate = fit(features(known), values, noise_variance, relaxation.numeric, relaxation.discrete)
+    observed = torch.unique(known, dim=0)
+    waiting = features(pending) if len(pending) else None
+    acquisition = LogNoisyExpectedImprovement(surrogate, features(observed), waiting)
+    with torch.no_grad():
+        ranked = observed[surrogate.posterior(features(observed)).mean[:, 0].argsort(descending=True, stable=True)]
+
+    def feasible(asked: Tensor) -> Tensor:
+        return torch.tensor([space.allows(space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
+
+    new, _ = propose_point(
+        lambda asked: acquisition(features(asked)),
+        relaxation,
+        list(points),
+        ranked,
+        ascent or Ascent(),
+        seed,
+        feasible if space.constraints else None,
+    )
+    if noise_variance is None:
+        return new.detach()
+    asked = torch.cat([new.detach()[None], observed])
+    chosen = design_to_train(surrogate, features(asked)[0], features(observed), features(pending), noise_variance)
+    return asked[(features(asked) == chosen).all(dim=1)][0]
