@@ -75,7 +75,7 @@ class Trial:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the training reported at its end, e.g. ``test_mrr`` in a study."""
     error: str | None = None
-    """Traceback, once FAILED; while QUEUED or RUNNING, how an earlier attempt was lost."""
+    """Traceback, once FAILED; the reason, once PRUNED; while QUEUED or RUNNING, how an earlier attempt was lost."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     """Start of the last attempt."""
@@ -147,6 +147,17 @@ def last_epochs(observations: Iterable[Observation]) -> dict[int, int]:
     return last
 
 
+def epochs_saved(trials: Iterable[Trial], last: Mapping[int, int], planned: int) -> int:
+    """How many epochs pruning has spared.
+
+    Args:
+        last: as of `last_epochs`.
+        planned: epochs of a whole training.
+    """
+    pruned = (trial.number for trial in trials if trial.state is TrialState.PRUNED)
+    return sum(max(planned - last.get(number, 0), 0) for number in pruned)
+
+
 @dataclass(frozen=True)
 class Search:
     """A budget of trials over one space and one data set."""
@@ -173,6 +184,11 @@ class Search:
     """The process that holds the search's lease; None where none does, so that a RUNNING search stands still."""
     is_to_stop: bool = False
     """Whether its controller has been asked to stop."""
+
+    @property
+    def planned_epochs(self) -> int:
+        """Of the whole training of a trial, as configured; of a study, those of the variants that have no others."""
+        return int(self.config.get("training", {}).get("epochs", 0))
 
     @property
     def changes_not_tracked(self) -> int:
