@@ -14,6 +14,7 @@ from mixrec_automl.store.records import (
     Trial,
     TrialState,
     best_trial,
+    epochs_saved,
     replicates_of,
     scores,
 )
@@ -47,6 +48,7 @@ def whole_search(
     """`show NAME --json`; `epochs` holds the last recorded epoch of each trial."""
     return {
         **search_summary(search, trials),
+        "epochs_saved": epochs_saved(trials, epochs, search.planned_epochs),
         "fingerprint": search.fingerprint,
         "floors": dict(search.floors),
         "tracking_error": search.tracking_error,
