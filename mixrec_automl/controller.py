@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from mixrec_automl.cluster.executor import (
     Executor,
     ExecutorDied,
     SlotsWaiting,
+    TrialBegan,
     TrialCompleted,
     TrialFailed,
     TrialLost,
@@ -34,10 +35,11 @@ from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.patience import Patience
 from mixrec_automl.recorded_trials import RecordedTrials
 from mixrec_automl.search.proposer import Proposal, Proposer, SpaceExhausted
+from mixrec_automl.search.pruning import reason_to_prune
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
-from mixrec_automl.store.records import Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
 from mixrec_automl.store.writer import SearchWriter
 
 POLL_SECONDS, POLL_SECONDS_WHEN_IDLE = 0.2, 0.02
@@ -76,8 +78,10 @@ class SearchParts:
     writer: SearchWriter
     trials: tuple[Trial, ...]
     """Recorded before, read under the lease"""
-    epochs: Mapping[int, int]
-    """The last epoch that is recorded of each trial"""
+    observations: tuple[Observation, ...]
+    """The epochs of those trials"""
+    epochs: int
+    """Of a whole training"""
     proposer: Proposer
     make_executor: Callable[[], Executor]
     """Called again where an executor has died"""
@@ -133,13 +137,15 @@ class _Loop:
         self._budget, self._slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
         self._listener = parts.listener
         self._patiently = Patience(stop, parts.listener.notice)
-        self._trials = RecordedTrials(parts.writer, parts.trials, parts.epochs, self._patiently, self._announce)
+        self._trials = RecordedTrials(parts.writer, parts.trials, parts.observations, self._patiently, self._announce)
         self._executor: Executor = LastingExecutor(parts.make_executor, Watchdog(budget.hang_seconds))
         self._storage = StorageTrouble(parts.listener.notice)
         self._proposal: Future[Proposal | None] | None = None
         self._exhausted = False
         self._asked_after, self._to_wait_after = 0, -1
         """How many trials of this run had ended when a proposal was asked for, and when there was none yet"""
+        self._given_up: dict[int, str] = {}
+        """Running trials that were told to end early, with the reason"""
         self._ended = self._failed = 0
         """Of this run, so that a search can be resumed once the cause of its failures is mended."""
         self._last_error = ""
@@ -245,6 +251,11 @@ class _Loop:
             trial = self._trials.start(waiting.number)
             folder = (self._folder / "trials" / str(trial.number)).absolute()
             known = self._trials.epochs_of(trial.number)
+            # A former controller may have given it up, and gone away before the trial had ended.
+            reason = self._reason_to_prune(trial.number, known)
+            if reason is not None:
+                self._prune(trial.number, reason)
+                continue
             task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, trial.variant, known)
             self._executor.submit(task)
 
@@ -259,15 +270,41 @@ class _Loop:
             self._storage.worked(event.number)
             self._listener.epoch_ended(event)
             self._parts.wake()
-        elif isinstance(event, TrialCompleted):
+            self._judge(event)
+            return
+        if isinstance(event, TrialBegan):
+            return
+        reason = self._given_up.pop(event.number, None)
+        if isinstance(event, TrialCompleted):  # also one that was told to end and was done before it heard
             self._trials.complete(event)
             self._ended += 1
         elif isinstance(event, TrialFailed):
             self._fail(event.number, event.error)
+        elif reason is not None:
+            self._prune(event.number, reason)
         elif isinstance(event, TrialStopped):
             self._trials.requeue(event.number)
-        elif isinstance(event, TrialLost):
+        else:
             self._lose(event)
+
+    def _judge(self, event: EpochEnded) -> None:
+        """Tell the trial to end if its curve promises too little; what it is recorded as, its end decides."""
+        if event.number in self._given_up:
+            return
+        reason = self._reason_to_prune(event.number, event.epoch)
+        if reason is not None:
+            self._given_up[event.number] = reason
+            self._executor.end_early(event.number, event.attempt)
+
+    def _reason_to_prune(self, number: int, epoch: int) -> str | None:
+        if epoch + 1 >= self._parts.epochs:  # it has ended, or is in its last epoch
+            return None
+        trials = self._trials
+        return reason_to_prune(self._budget.pruning, trials[number], epoch, trials.all(), trials.curves)
+
+    def _prune(self, number: int, reason: str) -> None:
+        self._trials.prune(number, reason)
+        self._ended += 1
 
     def _lose(self, event: TrialLost) -> None:
         """Queue the trial again, unless it has been lost too often through what may be its own doing."""

@@ -22,7 +22,7 @@ from mixrec_automl.progress import SearchProgress
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
-from mixrec_automl.store.records import Search, last_epochs
+from mixrec_automl.store.records import Search
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.tracking import Projector
 from trainers.errors import UserError
@@ -73,7 +73,7 @@ def launch(
         view = view_of(progress, console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow", writer.holds_lease)
         make_executor = partial(SlotExecutor, training, config.cluster, (scratch or folder) / "train")
-        parts = SearchParts(writer, known, last_epochs(seen), proposer, make_executor, view, projector.wake)
+        parts = SearchParts(writer, known, seen, epochs, proposer, make_executor, view, projector.wake)
         projector.start()
         try:
             with heartbeat(writer, stop), view.showing():

@@ -120,6 +120,7 @@ class LiveTable:
 
     def _status(self) -> Text:
         parts = [best_so_far(self._progress)]
+        parts += [f"pruning saved {saved} epochs"] if (saved := self._progress.epochs_saved) else []
         if self._is_stopping:
             parts.append(STOPPING)
         elif self._proposing_since is not None:
@@ -161,7 +162,8 @@ class PlainLines:
         elif trial.state is TrialState.FAILED:
             what = f"{last_line(trial.error or 'unknown')}; {how_far(progress)}"
         elif trial.state is TrialState.PRUNED:
-            what = f"not promising after epoch {row.epoch}; {how_far(progress)}"
+            saved = f"ended after epoch {row.epoch} of {progress.epochs_of(trial)}"
+            what = f"{trial.error or 'unknown'}; {saved}; {how_far(progress)}"
         else:
             what = f"MRR {score(row)}; {best_so_far(progress)}; {how_far(progress)}"
         self._print(f"trial {trial.number}  {trial.label}  {trial.state}  {what}")

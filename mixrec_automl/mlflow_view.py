@@ -18,7 +18,16 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState, best_trial
+from mixrec_automl.store.records import (
+    Observation,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    best_trial,
+    epochs_saved,
+    last_epochs,
+)
 from mixrec_automl.store.repository import Repository
 
 T = TypeVar("T")
@@ -31,6 +40,10 @@ TAG_ATTEMPT = "mixrec.attempt"
 TAG_WRITTEN = "mixrec.written"
 TAG_ERROR = "mixrec.error"
 TAG_BEST = "mixrec.best_trial"
+TAG_KILLED = "mixrec.killed"
+"""Of a KILLED attempt: `pruned`, or `interrupted` where its worker was lost or the search stopped."""
+TAG_REASON = "mixrec.reason"
+"""Why it was pruned"""
 
 PARENT_STATUS = {
     SearchState.RUNNING: RunStatus.RUNNING,
@@ -125,7 +138,9 @@ class MlflowView:
             if missing:
                 seen = repository.observations(search.name, trial.number)
                 for attempt in missing:
-                    self._update_child(parent, trial, attempt, [epoch for epoch in seen if epoch.attempt == attempt])
+                    own = [epoch for epoch in seen if epoch.attempt == attempt]
+                    saved = epochs_saved([trial], last_epochs(seen), search.planned_epochs)
+                    self._update_child(parent, trial, attempt, own, saved)
         self._parent = self._update_parent(parent, search, list(self._trials.values()))
         self._revision = search.revision
         return self._revision
@@ -180,7 +195,10 @@ class MlflowView:
         known = self._children.get((number, attempt))
         return known is not None and known.status != RunStatus.RUNNING
 
-    def _update_child(self, parent: _KnownRun, trial: Trial, attempt: int, seen: Sequence[Observation]) -> None:
+    def _update_child(
+        self, parent: _KnownRun, trial: Trial, attempt: int, seen: Sequence[Observation], saved: int
+    ) -> None:
+        """`seen` are the epochs of the attempt; `saved` are those that the trial, if it was pruned, has been spared."""
         is_last = attempt == trial.attempt
         child = self._children.get((trial.number, attempt)) or self._create_child(parent, trial, attempt, seen)
         if child.written < 0:
@@ -194,6 +212,11 @@ class MlflowView:
         written = max([child.written, 0, *(epoch.epoch for epoch in fresh)])
         tags: dict[str, object] = {} if written == child.written else {TAG_WRITTEN: written}
         status = CHILD_STATUS[trial.state] if is_last else RunStatus.KILLED
+        is_pruned = is_last and trial.state is TrialState.PRUNED
+        if status == RunStatus.KILLED:
+            tags[TAG_KILLED] = "pruned" if is_pruned else "interrupted"
+        if is_pruned and trial.error is not None:
+            tags[TAG_REASON] = trial.error
         end = trial.finished_at if is_last else None
         if end is not None and trial.started_at is not None:
             last_step = seen[-1].epoch if seen else 0
@@ -202,6 +225,7 @@ class MlflowView:
                 "standard_error": trial.standard_error,
                 "seconds": (end - trial.started_at).total_seconds(),
                 "proposal_seconds": trial.proposal_seconds,
+                "epochs_saved": saved if is_pruned else None,
                 **trial.metrics,
             }
             metrics += [
@@ -211,7 +235,7 @@ class MlflowView:
             ]
         # Of a trial that has not FAILED, the error is that of the attempt before the one that runs or waits to run.
         of_error = trial.attempt if trial.state in (TrialState.FAILED, TrialState.QUEUED) else trial.attempt - 1
-        if attempt == of_error and trial.error is not None:
+        if attempt == of_error and trial.error is not None and trial.state is not TrialState.PRUNED:
             tags[TAG_ERROR] = (trial.error.strip().splitlines() or [""])[-1]
             self._client.log_text(child.id, trial.error, "error.txt")
         self._log(child, metrics, tags=tags)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from mixrec_automl.cluster.executor import EpochEnded
-from mixrec_automl.store.records import Observation, Trial, TrialState, best_trial
+from mixrec_automl.store.records import Observation, Trial, TrialState, best_trial, epochs_saved
 
 
 @dataclass
@@ -94,6 +94,15 @@ class SearchProgress:
     def epochs_done(self) -> int:
         """Out of `total_epochs`; a trial that has ended early has no epochs left to do."""
         return sum(self.epochs_of(row.trial) if row.trial.state.is_final else row.epoch for row in self.rows.values())
+
+    @property
+    def epochs_saved(self) -> int:
+        """By pruning; a study, whose variants may have other numbers of epochs, does not prune."""
+        return epochs_saved(
+            (row.trial for row in self.rows.values()),
+            {number: row.epoch for number, row in self.rows.items()},
+            self._epochs,
+        )
 
     def epochs_of(self, trial: Trial) -> int:
         """How many `trial` has, or at most has."""

@@ -8,7 +8,8 @@ from functools import partial
 from mixrec_automl.cluster.executor import EpochEnded, TrialCompleted
 from mixrec_automl.patience import Patience
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.store.records import Trial, TrialState
+from mixrec_automl.search.pruning import METRIC, Curve, curves_of
+from mixrec_automl.store.records import Observation, Trial, TrialState, last_epochs
 from mixrec_automl.store.writer import SearchWriter
 
 
@@ -19,7 +20,7 @@ class RecordedTrials:
 
     Args:
         trials: recorded before, read under the lease of `writer`.
-        epochs: the last epoch that is recorded of each, where there is one.
+        observations: the epochs that are recorded of them.
         changed: told of each trial that is new or in another state.
     """
 
@@ -27,12 +28,13 @@ class RecordedTrials:
         self,
         writer: SearchWriter,
         trials: Sequence[Trial],
-        epochs: Mapping[int, int],
+        observations: Sequence[Observation],
         patiently: Patience,
         changed: Callable[[Trial], None],
     ) -> None:
         self._writer, self._patiently, self._changed = writer, patiently, changed
-        self._epochs = dict(epochs)
+        self._epochs = last_epochs(observations)
+        self._curves = curves_of(observations)
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
     def __len__(self) -> int:
@@ -57,6 +59,11 @@ class RecordedTrials:
         """Up to which epoch, from 1, all are recorded."""
         return self._epochs.get(number, 0)
 
+    @property
+    def curves(self) -> Mapping[int, Curve]:
+        """By number; of each trial of which an epoch with a validation MRR is recorded."""
+        return self._curves
+
     def add(self, proposal: Proposal, seeds: Sequence[int]) -> None:
         """A trial for each training seed."""
         add = partial(self._writer.add_trials, len(self), proposal.architecture, seeds)
@@ -69,6 +76,8 @@ class RecordedTrials:
     def record_epoch(self, event: EpochEnded) -> None:
         self._patiently(partial(self._writer.record_epoch, event.number, event.attempt, event.epoch, event.metrics))
         self._epochs[event.number] = max(self.epochs_of(event.number), event.epoch)
+        if METRIC in event.metrics:
+            self._curves.setdefault(event.number, {})[event.epoch] = event.metrics[METRIC]
 
     def complete(self, event: TrialCompleted) -> None:
         write = partial(self._writer.complete_trial, event.number, event.attempt)
@@ -76,6 +85,9 @@ class RecordedTrials:
 
     def fail(self, number: int, error: str) -> None:
         self._keep(self._patiently(partial(self._writer.fail_trial, number, self._trials[number].attempt, error)))
+
+    def prune(self, number: int, reason: str) -> None:
+        self._keep(self._patiently(partial(self._writer.prune_trial, number, self._trials[number].attempt, reason)))
 
     def requeue(self, number: int, lost: str | None = None) -> None:
         write = partial(self._writer.requeue_trial, number, self._trials[number].attempt, lost=lost)

@@ -7,8 +7,8 @@ spends its budget and on which machines. The field text under each field is its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,26 @@ from trainers.config import (
     Share,
     TrainingConfig,
 )
+
+
+@dataclass(frozen=True, config=STRICT)
+class PruningConfig:
+    """Whether trials end early whose learning curve promises little. A pruned trial has no score, so the surrogate
+    learns nothing from it, and its design does not come back. Studies and promotions never prune."""
+
+    rule: Literal["none", "median", "halving"] = "none"
+    """`median`: a trial ends whose best validation MRR so far is below the median of the running averages of all
+    completed trials at that epoch (Vizier); `halving`: one that is not among the best 1/eta of those that have reached
+    the same rung (ASHA). It ends after the epoch that it is then in. The fixed design is never pruned."""
+    min_epochs: PositiveInt = 1
+    """The first epoch after which a trial may be given up; of `halving` the first rung."""
+    eta: Annotated[int, Field(ge=2)] = 3
+    """Of `halving`: the share that goes on is 1/eta, and each rung is eta times as many epochs as the one before."""
+    min_trials: Annotated[int, Field(ge=10)] = 10
+    """Nothing is pruned before so many designs are completed."""
+    min_rank_correlation: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """At an epoch nothing is pruned unless the rank correlation between the best MRR up to it and the final one, over
+    completed designs, is surely (95 %) above this."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -49,6 +69,7 @@ class BudgetConfig:
     """A trial that a worker has begun and that reports no epoch for this long is taken to hang: it is killed and tried
     again. The first epoch includes loading data and backbone. When absent, ten times the longest epoch of the search
     so far, ten minutes at least, and six hours before its first epoch."""
+    pruning: PruningConfig = PruningConfig()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -115,3 +136,8 @@ class SearchConfig:
     def as_dict(self) -> Mapping[str, Any]:
         """Plain nested dictionaries, every default filled in; `config.from_dict` reads them back."""
         return asdict(self)
+
+
+def without_pruning(config: SearchConfig) -> SearchConfig:
+    """`config` with every trial trained to its end."""
+    return replace(config, search=replace(config.search, pruning=PruningConfig()))

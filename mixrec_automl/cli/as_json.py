@@ -14,6 +14,8 @@ from mixrec_automl.store.records import (
     Trial,
     TrialState,
     best_trial,
+    decisive,
+    epochs_saved,
     replicates_of,
     scores,
 )
@@ -32,7 +34,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "trials_pruned": sum(trial.state is TrialState.PRUNED for trial in trials),
         "best_trial": best.number if best else None,
         "best_mrr": best.mrr if best else None,
-        "best_mean_mrr": fmean(scores(replicates_of(best, trials))) if best else None,
+        "best_mean_mrr": fmean(scores(replicates_of(best, decisive(trials)))) if best else None,
         "best_architecture": str(best.architecture) if best else None,
         "created_at": _time(search.created_at),
         "updated_at": _time(search.updated_at),
@@ -47,6 +49,8 @@ def whole_search(
     """`show NAME --json`; `epochs` holds the last recorded epoch of each trial."""
     return {
         **search_summary(search, trials),
+        "advantage": _advantage(trials),
+        "epochs_saved": epochs_saved(trials, epochs, search.planned_epochs),
         "fingerprint": search.fingerprint,
         "floors": dict(search.floors),
         "tracking_error": search.tracking_error,
@@ -54,6 +58,23 @@ def whole_search(
         "config": dict(search.config),
         "trials": [one_trial(trial, epochs.get(trial.number, 0)) for trial in trials],
         "promotions": [_promotion(promotion) for promotion in promotions],
+    }
+
+
+def _advantage(trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """Of the winner over the all-serial design, in MRR, once its confirmation has ended."""
+    from mixrec_automl.search.advantage import LEVEL, advantage_of_winner
+
+    found = advantage_of_winner(trials)
+    if found is None:
+        return None
+    return {
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "level": LEVEL,
+        "seeds": found.seeds,
+        "compared": found.compared,
     }
 
 

@@ -24,17 +24,18 @@ from mixrec_automl.cli.tables import (
     winner_table,
 )
 from mixrec_automl.store.records import (
-    Observation,
     Origin,
     Search,
     SearchState,
     Trial,
     TrialState,
     best_trial,
+    decisive,
+    epochs_saved,
+    last_epochs,
     replicates_of,
     scores,
 )
-from search_spaces.architecture import Architecture, Placement
 from trainers.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def show(
         _show_trial(repository, search, trials, trial, as_json)
         return
     observations, promotions = repository.observations(name), repository.promotions(name)
-    epochs = _last_epochs(observations)
+    epochs = last_epochs(observations)
     if as_json:
         typer.echo(json.dumps(whole_search(search, trials, promotions, epochs), indent=2))
         return
@@ -75,7 +76,9 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     counts = {state: sum(trial.state is state for trial in trials) for state in (TrialState.FAILED, TrialState.PRUNED)}
     head = f"search [bold]{escape(search.name)}[/]: "
     without_result = (f", {count} of them {state.lower()}" for state, count in counts.items() if count)
-    tail = f", {ended} of {planned} trials ended{''.join(without_result)}"
+    saved = epochs_saved(trials, epochs, search.planned_epochs)
+    told = f", which saved {saved} epochs" if counts[TrialState.PRUNED] else ""
+    tail = f", {ended} of {planned} trials ended{''.join(without_result)}{told}"
     console.print(head, state_text(search.state), tail, sep="", highlight=False)
     console.print(_what_was_searched(search), highlight=False, markup=False)
     if search.floors:
@@ -92,13 +95,13 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             title = (
                 f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
             )
-            replicates = scores(replicates_of(best, trials))
+            replicates = scores(replicates_of(best, decisive(trials)))
             if len(replicates) > 1:
                 title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"
             console.print(winner_table(best.architecture, title=title))
-            told = _advantage(trials, best)
-            if told:
-                console.print(told, highlight=False, soft_wrap=True)
+            confirmed = _advantage(trials, best)
+            if confirmed:
+                console.print(confirmed, highlight=False, soft_wrap=True)
 
 
 def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) -> None:
@@ -146,7 +149,7 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
         known = f"it has trials 0 to {len(trials) - 1}" if trials else "it has none yet"
         raise UserError(f"search {search.name} has no trial {number}: {known}")
     seen = repository.observations(search.name, number)
-    epochs = _last_epochs(seen)
+    epochs = last_epochs(seen)
     if as_json:
         found: dict[str, Any] = one_trial(trial, epochs.get(number, 0))
         typer.echo(json.dumps({**found, "observations": [one_observation(one) for one in seen]}, indent=2))
@@ -156,7 +159,10 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
     console.print(winner_table(trial.architecture, title="design"))
     if seen:
         console.print(curve_table(seen))
-    if trial.error:
+    if trial.state is TrialState.PRUNED:
+        told = f"pruned: {trial.error}; ended after epoch {epochs.get(number, 0)} of {search.planned_epochs}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    elif trial.error:
         console.print(trial.error, highlight=False, markup=False, soft_wrap=True, style="red")
 
 
@@ -164,12 +170,11 @@ def _advantage(trials: Sequence[Trial], best: Trial) -> str:
     """What the confirmation says of the winner; empty before it has ended."""
     if best.origin is not Origin.CONFIRMATION:
         return ""
-    from mixrec_automl.search.advantage import LEVEL, advantage
+    from mixrec_automl.search.advantage import LEVEL, advantage_of_winner, all_serial
 
-    fixed = Architecture.uniform(Placement.SERIAL, len(best.architecture.layers))
-    if best.architecture == fixed:
+    if best.architecture == all_serial(best.architecture):
         return "trained again with new seeds, no other design was better than the all-serial one"
-    found = advantage(trials, best.architecture, fixed)
+    found = advantage_of_winner(trials)
     if found is None:
         return ""
     chosen = f", corrected for the choice among {found.compared} designs" if found.compared > 1 else ""
@@ -199,13 +204,6 @@ def _what_was_searched(search: Search) -> str:
     elif study and all(variant.get("baseline") for variant in study.get("variants", {}).values()):
         of = "no backbone"
     return f"data {config.get('data', {}).get('name')}, {of}, created {when(search.created_at)}"
-
-
-def _last_epochs(observations: Sequence[Observation]) -> dict[int, int]:
-    last: dict[int, int] = {}
-    for seen in observations:
-        last[seen.trial] = max(seen.epoch, last.get(seen.trial, 0))
-    return last
 
 
 def _most_telling(trials: Sequence[Trial]) -> Trial:

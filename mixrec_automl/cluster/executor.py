@@ -54,7 +54,7 @@ class TrialFailed:
 
 @dataclass(frozen=True)
 class TrialStopped:
-    """The training ended early because `stop` asked for it; its checkpoint allows going on."""
+    """The training ended early because `stop` or `end_early` asked for it; its checkpoint allows going on."""
 
     number: int
     attempt: int
@@ -101,6 +101,10 @@ class Executor(Protocol):
 
         The events of a trial come in order and exactly one `TrialEnded` ends them; one that never began has no other.
         """
+
+    def end_early(self, number: int, attempt: int) -> None:
+        """Ask an attempt to end after the epoch it is in. `TrialStopped` follows, unless it ends in another way first;
+        one that has ended is ignored."""
 
     def cancel(self, number: int, attempt: int) -> None:
         """End an attempt that hangs, whatever it is doing; its `TrialLost` follows. One that has ended is ignored."""

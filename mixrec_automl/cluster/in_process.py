@@ -23,6 +23,8 @@ class InProcessExecutor:
         self._lock = threading.Lock()
         self._threads: dict[tuple[int, int], threading.Thread] = {}
         """Of each (number, attempt) that has not ended"""
+        self._ending: set[tuple[int, int]] = set()
+        """Those of them that are told to stop at their next epoch"""
 
     def submit(self, trial: TrialTask) -> None:
         if self._stopping.is_set():
@@ -38,6 +40,11 @@ class InProcessExecutor:
             return self._events.get(timeout=timeout)
         except queue.Empty:
             return None
+
+    def end_early(self, number: int, attempt: int) -> None:
+        with self._lock:
+            if (number, attempt) in self._threads:
+                self._ending.add((number, attempt))
 
     def cancel(self, number: int, attempt: int) -> None:
         with self._lock:
@@ -62,10 +69,11 @@ class InProcessExecutor:
                 if key not in self._threads:
                     return False
                 self._events.put(event)
-            return not self._stopping.is_set()
+                return not (self._stopping.is_set() or key in self._ending)
 
         self._events.put(TrialBegan(trial.number, trial.attempt))
         ended = run_attempt(self._training, trial, report)
         with self._lock:
+            self._ending.discard(key)
             if self._threads.pop(key, None) is not None:
                 self._events.put(ended)

@@ -62,6 +62,10 @@ class LastingExecutor:
             self._watch(event)
         return event
 
+    def end_early(self, number: int, attempt: int) -> None:
+        with self._replacing():
+            self._executor.end_early(number, attempt)
+
     def cancel(self, number: int, attempt: int) -> None:
         with self._replacing():
             self._executor.cancel(number, attempt)

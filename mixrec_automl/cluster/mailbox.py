@@ -60,6 +60,8 @@ class _Group:
     """Its workers are about to be killed: nothing is handed to them any more"""
     is_cancelled: bool = False
     """The trial that it holds is to end with it"""
+    is_ending: bool = False
+    """The trial that it holds is told to stop at its next epoch"""
     accounts: list[TrialEnded] = field(default_factory=list)
     """What single workers of several say of its end"""
 
@@ -90,6 +92,18 @@ class Mailbox:
             return self._events.get(timeout=timeout)
         except queue.Empty:
             return None
+
+    def end_early(self, number: int, attempt: int) -> None:
+        """Answer the next epoch of the attempt with "stop"; where no slot has taken it, it ends now."""
+        with self._changed:
+            for trial in self._waiting:
+                if (trial.number, trial.attempt) == (number, attempt):
+                    self._waiting.remove(trial)
+                    self._events.put(TrialStopped(number, attempt))
+                    return
+            for group in self._groups.values():
+                if group.holds is not None and (group.holds.number, group.holds.attempt) == (number, attempt):
+                    group.is_ending = True
 
     def cancel(self, number: int, attempt: int) -> list[WorkerProcess]:
         """The workers to be killed so that the attempt ends; none where it had not begun, or has ended."""
@@ -152,7 +166,7 @@ class Mailbox:
                 if self._is_stopping:
                     return None
                 if rank == 0 and mine.holds is None and self._waiting:
-                    mine.holds, mine.has_begun = self._waiting.popleft(), False
+                    mine.holds, mine.has_begun, mine.is_ending = self._waiting.popleft(), False, False
                     mine.held_since = time.monotonic()
                     mine.taken.append(mine.holds)
                     self._changed.notify_all()
@@ -194,7 +208,7 @@ class Mailbox:
             if not isinstance(event, EpochEnded):
                 held.holds = None
                 self._changed.notify_all()
-            return not self._is_stopping
+            return not (self._is_stopping or held.is_ending)
 
     def account(self, group: str, ended: TrialEnded) -> None:
         """How the trial ended for one of several workers; what it comes to is settled once all have ended."""
@@ -217,7 +231,7 @@ class Mailbox:
             gone = self._groups.pop(group, _Group())
             if gone.holds is not None and (gone.has_begun or gone.is_cancelled):
                 self._events.put(_settle(gone.holds, gone.accounts, reason, has_died=has_died))
-            elif gone.holds is not None and self._is_stopping:
+            elif gone.holds is not None and (self._is_stopping or gone.is_ending):
                 self._events.put(TrialStopped(gone.holds.number, gone.holds.attempt))
             elif gone.holds is not None:
                 self._waiting.appendleft(gone.holds)

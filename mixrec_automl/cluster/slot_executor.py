@@ -66,6 +66,10 @@ class SlotExecutor:
         found: Event | None = event
         return found
 
+    def end_early(self, number: int, attempt: int) -> None:
+        with _death_noticed():
+            ray.get(self._runner.end_early.remote(number, attempt), timeout=PATIENCE)
+
     def cancel(self, number: int, attempt: int) -> None:
         with _death_noticed():
             ray.get(self._runner.cancel.remote(number, attempt), timeout=PATIENCE)

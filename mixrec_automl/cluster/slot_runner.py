@@ -85,6 +85,9 @@ class SlotRunner:
         """The oldest event, waiting up to `timeout` seconds, and why no slot can work any more, where that is so."""
         return self._mailbox.next_event(timeout), self._why_none_works()
 
+    def end_early(self, number: int, attempt: int) -> None:
+        self._mailbox.end_early(number, attempt)
+
     def cancel(self, number: int, attempt: int) -> None:
         for worker in self._mailbox.cancel(number, attempt):
             _kill(worker)

@@ -20,8 +20,8 @@ from statistics import fmean
 import numpy as np
 from scipy import integrate, optimize, special, stats
 
-from mixrec_automl.store.records import Origin, Trial, TrialState
-from search_spaces.architecture import Architecture
+from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial
+from search_spaces.architecture import Architecture, Placement
 
 LEVEL = 0.95
 
@@ -63,6 +63,19 @@ def dunnett_quantile(compared: int, freedom: int, level: float = LEVEL) -> float
         return float(integrate.quad(integrand, 0, upper, limit=200, points=[min(1.0, 3 / c)])[0])
 
     return float(optimize.brentq(lambda c: covered(c) - level, 0.5, 2000.0, xtol=1e-6))
+
+
+def advantage_of_winner(trials: Sequence[Trial]) -> Advantage | None:
+    """Of a search's winner over the all-serial design; None before its confirmation has ended, and as `advantage`."""
+    best = best_trial(trials)
+    if best is None or best.origin is not Origin.CONFIRMATION:
+        return None
+    return advantage(trials, best.architecture, all_serial(best.architecture))
+
+
+def all_serial(like: Architecture) -> Architecture:
+    """The fixed design with as many layers as `like`."""
+    return Architecture.uniform(Placement.SERIAL, len(like.layers))
 
 
 def advantage(trials: Sequence[Trial], winner: Architecture, fixed: Architecture) -> Advantage | None:

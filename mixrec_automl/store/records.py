@@ -84,7 +84,7 @@ class Trial:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the training reported at its end, e.g. ``test_mrr`` in a study."""
     error: str | None = None
-    """Traceback, once FAILED; while QUEUED or RUNNING, how an earlier attempt was lost."""
+    """Traceback, once FAILED; the reason, once PRUNED; while QUEUED or RUNNING, how an earlier attempt was lost."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     """Start of the last attempt."""
@@ -110,8 +110,8 @@ def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
 
 
 def replicates_of(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
-    """Those that share variant and design of `trial`, by number, among the trials by which `best_trial` decides."""
-    return by_design(one for one in _decisive(trials) if one.variant == trial.variant)[trial.architecture]
+    """Those of `trials` that share the variant and the design of `trial`, itself included, by number."""
+    return by_design(one for one in trials if one.variant == trial.variant)[trial.architecture]
 
 
 def scores(trials: Iterable[Trial]) -> list[float]:
@@ -127,7 +127,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     search has ended its trials alone are looked at, for no design was chosen by them.
     """
     variants: dict[str, list[Trial]] = {}
-    for trial in sorted(_decisive(trials), key=lambda trial: trial.number):
+    for trial in sorted(decisive(trials), key=lambda trial: trial.number):
         variants.setdefault(trial.variant, []).append(trial)
     groups = [replicates for of_variant in variants.values() for replicates in by_design(of_variant).values()]
     completed = [replicates for replicates in groups if scores(replicates)]
@@ -136,8 +136,8 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     return max((trial for trial in design if scores([trial])), key=lambda trial: trial.mrr or 0.0, default=None)
 
 
-def _decisive(trials: Iterable[Trial]) -> list[Trial]:
-    """The trials of the confirmation once they have ended, and before that the others."""
+def decisive(trials: Iterable[Trial]) -> list[Trial]:
+    """By which `best_trial` decides: the trials of the confirmation once that has ended, the others until then."""
     trials = list(trials)
     confirming = [trial for trial in trials if trial.origin is Origin.CONFIRMATION]
     if scores(confirming) and all(trial.state.is_final for trial in confirming):
@@ -166,6 +166,17 @@ def last_epochs(observations: Iterable[Observation]) -> dict[int, int]:
     return last
 
 
+def epochs_saved(trials: Iterable[Trial], last: Mapping[int, int], planned: int) -> int:
+    """How many epochs pruning has spared.
+
+    Args:
+        last: as of `last_epochs`.
+        planned: epochs of a whole training.
+    """
+    pruned = (trial.number for trial in trials if trial.state is TrialState.PRUNED)
+    return sum(max(planned - last.get(number, 0), 0) for number in pruned)
+
+
 @dataclass(frozen=True)
 class Search:
     """A budget of trials over one space and one data set."""
@@ -192,6 +203,11 @@ class Search:
     """The process that holds the search's lease; None where none does, so that a RUNNING search stands still."""
     is_to_stop: bool = False
     """Whether its controller has been asked to stop."""
+
+    @property
+    def planned_epochs(self) -> int:
+        """Of the whole training of a trial, as configured; of a study, those of the variants that have no others."""
+        return int(self.config.get("training", {}).get("epochs", 0))
 
     @property
     def changes_not_tracked(self) -> int:

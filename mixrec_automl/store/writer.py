@@ -223,6 +223,18 @@ class SearchWriter:
                 row.error, row.finished_at = storable(error), change.moment
             return to_trial(row)
 
+    def prune_trial(self, number: int, attempt: int, reason: str) -> Trial:
+        """RUNNING -> PRUNED, with the reason: no result, whatever its epochs reported.
+
+        Raises:
+            StaleAttemptError, WrongStateError: the attempt is not the running one.
+        """
+        with self._changing() as change:
+            row = change.trial(number)
+            if change.end(row, attempt, TrialState.PRUNED):
+                row.error, row.finished_at = storable(reason), change.moment
+            return to_trial(row)
+
     def requeue_trial(self, number: int, attempt: int, *, lost: str | None = None) -> Trial:
         """RUNNING -> QUEUED: the attempt is over and has no result, the trial has to be run again.
 

@@ -16,11 +16,11 @@ from mixrec_automl.cluster.training import Training
 from mixrec_automl.launch import launch
 from mixrec_automl.preparation import Basis, prepare, prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
-from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.search_config import SearchConfig, without_pruning
 from mixrec_automl.store.records import Search, SearchState, best_trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.grid import GridProposer
-from mixrec_automl.studies.study import Study, plan_study
+from mixrec_automl.studies.study import Study, base_of, plan_study
 from search_spaces.architecture import Architecture
 from trainers.errors import UserError
 
@@ -41,6 +41,8 @@ def run_study(
 ) -> Search:
     """Run what is still to run of the study recorded as `name`, its search first where it needs one.
 
+    Neither prunes, whatever `base` says: a comparison needs every one of its trainings.
+
     Args:
         user_share: share of the users that is trained on and tested.
 
@@ -52,6 +54,7 @@ def run_study(
             settings; also as `launch` raises.
         KeyboardInterrupt: a second signal came.
     """
+    base = without_pruning(base)
     searched: Architecture | None = None
     if study.needs_search:
         search = _run_search(base, search_name(name), repository, console)
@@ -138,8 +141,10 @@ def run_recorded(
             epochs_by_variant=epochs_by_variant,
         )
     known = repository.search(name)
+    # A key that is newer than the recording had its default then.
+    recorded = {**known.config, **base_of(known.config, f"search {name}").as_dict()}
     # The machines may be others: they leave the scores as they are.
-    differing = ", ".join(key for key in _differences(known.config, stored) if not key.startswith("cluster."))
+    differing = ", ".join(key for key in _differences(recorded, stored) if not key.startswith("cluster."))
     if differing:
         raise UserError(f"{name!r} was run with other settings ({differing}): choose another --name")
     if known.fingerprint != basis.fingerprint:

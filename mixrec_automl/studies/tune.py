@@ -16,7 +16,7 @@ from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
 from mixrec_automl.preparation import prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.search_config import SearchConfig, without_pruning
 from mixrec_automl.store.records import Search, Trial, best_trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.run import run_recorded
@@ -75,6 +75,7 @@ def tune(
 
     space = SPACES[model]
     initial = min(base.search.initial_trials, trials)
+    base = without_pruning(base)
     base = replace(base, search=replace(base.search, trials=trials, initial_trials=initial))
     folders = paths.data_folder(base.data.name), paths.backbones_folder()
     variants = tuple(

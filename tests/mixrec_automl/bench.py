@@ -12,7 +12,7 @@ from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.search_config import BudgetConfig
-from mixrec_automl.store.records import Search, Trial, TrialState, last_epochs
+from mixrec_automl.store.records import Search, Trial, TrialState
 from mixrec_automl.store.repository import Repository
 from tests.mixrec_automl.proposers import Enumerating
 from tests.mixrec_automl.store.writing import writer_of
@@ -49,6 +49,8 @@ class Bench:
     stop: threading.Event = field(default_factory=threading.Event)
     watching: Watching = field(default_factory=Watching)
     proposer: Enumerating = field(default_factory=Enumerating)
+    epochs: int = 2
+    """Of a whole training, where a test prunes"""
     woken: int = 0
 
     def run(self, training: Training, *, trials: int = 6, slots: int = 2, **budget: object) -> Search:
@@ -57,8 +59,8 @@ class Bench:
     def run_with(self, make: Callable[[], Executor], *, trials: int = 6, slots: int = 2, **budget: object) -> Search:
         writer = writer_of(self.repository, "s")
         known = self.repository.trials("s")
-        epochs = last_epochs(self.repository.observations("s"))
-        parts = SearchParts(writer, known, epochs, self.proposer, make, self.watching, self._wake)
+        seen = self.repository.observations("s")
+        parts = SearchParts(writer, known, seen, self.epochs, self.proposer, make, self.watching, self._wake)
         return run_search(BudgetConfig(trials=trials, seed=3, **budget), slots, self.folder, parts, self.stop)  # type: ignore[arg-type]
 
     def _wake(self) -> None:

@@ -149,11 +149,19 @@ def test_a_pruned_trial_has_ended_without_a_result(clock: Clock) -> None:
     progress = SearchProgress("books", 2, EPOCHS, clock=clock)
     view = PlainLines(progress, console)
     play(view, 0, epochs=2, mrr=None)
-    view.trial_changed(replace(trial(0), state=TrialState.PRUNED, attempt=1))
+    pruned = replace(trial(0), state=TrialState.PRUNED, attempt=1, error="below the median of 7 trials at epoch 2")
+    view.trial_changed(pruned)
     assert isinstance(console.file, io.StringIO)
     last = console.file.getvalue().splitlines()[-1]
-    assert last == "trial 0  110-110  PRUNED  not promising after epoch 2; 1/2 trials, 0:00 left"
-    assert (progress.epochs_done, progress.best) == (EPOCHS, None)
+    assert last == (
+        "trial 0  110-110  PRUNED  below the median of 7 trials at epoch 2; ended after epoch 2 of 4; "
+        "1/2 trials, 0:00 left"
+    )
+    assert (progress.epochs_done, progress.epochs_saved, progress.best) == (EPOCHS, 2, None)
+    console = console_of(100, 40, terminal=True)
+    text = "\n".join(shown(LiveTable(progress, console), console))
+    assert "│ 0 │ 110-110 │ Sobol  │ PRUNED │   2/4 │" in text
+    assert "pruning saved 2 epochs" in text
 
 
 def test_a_resumed_search_shows_what_was_done_and_times_only_this_run(clock: Clock) -> None:

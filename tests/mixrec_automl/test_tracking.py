@@ -18,7 +18,7 @@ from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector, project
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import added, prune, started, writer_of
+from tests.mixrec_automl.store.writing import added, started, writer_of
 
 NAME = "demo"
 CONFIG = {"data": {"name": "ml-100k"}, "search": {"trials": 4, "absent": None}}
@@ -106,7 +106,7 @@ def test_a_search_with_every_kind_of_trial(
     writer.record_epoch(3, 2, 2, {"validation_mrr": 0.02})
     added(writer, 4, design=Architecture.parse("010-101"))
     started(writer, 5, design=Architecture.parse("010-111"))
-    prune(writer, 5)
+    writer.prune_trial(5, 1, "below the median")
 
     project(repository, NAME, uri, tmp_path / "artifacts")
     runs = contents(uri)

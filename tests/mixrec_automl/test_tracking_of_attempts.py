@@ -26,7 +26,7 @@ NAME = "s"
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Repository]:
     repository = Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")
-    repository.create_search(NAME, {}, "fingerprint")
+    repository.create_search(NAME, {"training": {"epochs": 9}}, "fingerprint")
     yield repository
     repository.close()
 
@@ -100,6 +100,29 @@ def test_an_attempt_that_was_stopped_carries_no_older_error(repository: Reposito
     writer.requeue_trial(0, 2)
     shown.update(repository)
     assert runs_of_trials(repository, uri)["trial-000-attempt-2"] == ("KILLED", None)
+
+
+def test_a_pruned_run_and_one_that_was_lost_are_told_apart(repository: Repository, uri: str, tmp_path: Path) -> None:
+    """MLflow knows KILLED alone for both."""
+    writer = writer_of(repository, NAME)
+    started(writer, 0)
+    writer.record_epoch(0, 1, 1, {"validation_mrr": 0.1})
+    writer.requeue_trial(0, 1, lost="worker was killed")
+    writer.start_trial(0, 2)
+    writer.record_epoch(0, 2, 2, {"validation_mrr": 0.1})
+    writer.prune_trial(0, 2, "below the median of 7 trials at epoch 2")
+    view(repository, uri, tmp_path).update(repository)
+    lost, pruned = sorted(
+        (run for run in runs_of(repository, uri) if "mixrec.trial" in run.data.tags), key=lambda run: run.info.run_name
+    )
+    assert (lost.info.status, pruned.info.status) == ("KILLED", "KILLED")
+    assert (lost.data.tags["mixrec.killed"], pruned.data.tags["mixrec.killed"]) == ("interrupted", "pruned")
+    assert pruned.data.tags["mixrec.reason"] == "below the median of 7 trials at epoch 2"
+    assert not {"mixrec.error", "mixrec.reason"} & lost.data.tags.keys()
+    assert "mixrec.error" not in pruned.data.tags
+    assert pruned.data.metrics["epochs_saved"] == 7
+    assert not {"mrr", "epochs_saved"} & lost.data.metrics.keys()
+    assert "mrr" not in pruned.data.metrics
 
 
 def test_two_views_of_one_search_make_each_run_once(repository: Repository, uri: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import prune, started, writer_of
+from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
 HEAVY = ("ray", "torch", "ax", "mlflow", "botorch", "transformers", "pandas", "sqlalchemy")
@@ -147,11 +147,16 @@ def test_show_for_people(repository: Repository, home: Path) -> None:
 
 def test_pruned_trials_are_counted_apart(repository: Repository) -> None:
     started(writer := writer_of(repository, "demo", who="ada"), 4, design=Architecture.parse("100-100"))
-    prune(writer, 4)
-    assert "4 of 5 trials ended, 1 of them failed, 1 of them pruned" in run("show", "demo").stdout
+    writer.record_epoch(4, 1, 1, {"validation_mrr": 0.01})
+    writer.prune_trial(4, 1, "below the median of 7 trials at epoch 1")
+    text = run("show", "demo").stdout
+    assert "4 of 5 trials ended, 1 of them failed, 1 of them pruned, which saved 39 epochs" in text
+    told = "pruned: below the median of 7 trials at epoch 1; ended after epoch 1 of 40"
+    assert told in run("show", "demo", "--trial", "4").stdout
     shown = json.loads(run("show", "demo", "--json").stdout)
     assert [shown[f"trials_{what}"] for what in ("ended", "failed", "pruned")] == [4, 1, 1]
-    assert shown["trials"][4]["state"] == "PRUNED"
+    assert (shown["trials"][4]["state"], shown["trials"][4]["mrr"], shown["trials"][4]["epochs"]) == ("PRUNED", None, 1)
+    assert shown["epochs_saved"] == 39
 
 
 def test_the_best_design_is_that_with_the_best_mean(repository: Repository) -> None:

@@ -147,6 +147,30 @@ def test_a_stop_ends_what_runs_and_what_waits_and_the_next_attempt_goes_on(make:
     assert epochs == [reached + 1, reached + 2]
 
 
+@pytest.mark.parametrize("make", [THREADS, WARM], indirect=True)
+def test_one_attempt_can_be_told_to_end_after_its_epoch(make: Make, tmp_path: Path) -> None:
+    """The others go on, and so does its slot; its checkpoint is that of its last epoch."""
+    with closing(make(Counting(epochs=12, seconds=0.2))) as executor:
+        for number in range(SLOTS):
+            executor.submit(task(number, tmp_path))
+
+        def tell(event: Event) -> None:
+            if isinstance(event, EpochEnded) and (event.number, event.epoch) == (0, 2):
+                executor.end_early(0, 7)  # an attempt that does not run is ignored
+                executor.end_early(0, 1)
+            elif isinstance(event, TrialStopped):
+                executor.submit(task(SLOTS, tmp_path))
+
+        events = take(executor, SLOTS + 1, tell)
+        executor.end_early(0, 1)
+    epochs = [event.epoch for event in of(events, 0) if isinstance(event, EpochEnded)]
+    assert of(events, 0)[-1] == TrialStopped(0, 1)
+    assert 3 <= len(epochs) < 12
+    assert (tmp_path / "0" / "epoch.txt").read_text() == str(epochs[-1])
+    for number in range(1, SLOTS + 1):
+        assert isinstance(of(events, number)[-1], TrialCompleted)
+
+
 @pytest.mark.parametrize("make", [THREADS, WARM_KILLED], indirect=True)
 def test_an_attempt_that_is_given_up_is_lost_and_no_later_one(make: Make, tmp_path: Path) -> None:
     with closing(make(Counting(epochs=600, seconds=0.2))) as executor:

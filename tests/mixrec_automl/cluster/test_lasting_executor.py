@@ -28,7 +28,9 @@ class Scripted:
         self.events: deque[Event | None] = deque()
         self.submitted: list[tuple[int, int]] = []
         self.cancelled: list[tuple[int, int]] = []
+        self.told_to_end: list[tuple[int, int]] = []
         self.is_stopped = self.is_closed = False
+        self.is_alive = True
 
     def submit(self, trial: TrialTask) -> None:
         self.submitted.append((trial.number, trial.attempt))
@@ -40,6 +42,11 @@ class Scripted:
         if event is None:
             raise ExecutorDied("gone")
         return event
+
+    def end_early(self, number: int, attempt: int) -> None:
+        if not self.is_alive:
+            raise ExecutorDied("gone")
+        self.told_to_end.append((number, attempt))
 
     def cancel(self, number: int, attempt: int) -> None:
         self.cancelled.append((number, attempt))
@@ -181,6 +188,17 @@ def test_the_trials_of_a_dead_executor_are_lost_and_its_successor_is_told_to_sto
     assert world.after(100) is None
     world.lasting.close()
     assert world.made[1].is_closed
+
+
+def test_a_trial_is_told_to_end_and_lost_where_nobody_hears_it(tmp_path: Path) -> None:
+    world = World(10.0)
+    (inner,) = world.made
+    world.begin(task(0, tmp_path))
+    world.lasting.end_early(0, 1)
+    assert inner.told_to_end == [(0, 1)]
+    inner.is_alive = False
+    world.lasting.end_early(0, 1)
+    assert world.after(0) == TrialLost(0, 1, "gone")
 
 
 def test_deaths_in_a_row_are_counted_and_an_event_starts_anew(tmp_path: Path) -> None:

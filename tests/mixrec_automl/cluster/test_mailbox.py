@@ -130,6 +130,20 @@ def test_a_trial_that_is_cancelled_before_its_worker_has_heard_of_it_is_lost() -
     assert mailbox.next_event(1) == TrialLost(0, 1, "killed")
 
 
+def test_one_trial_is_told_to_end_and_the_next_one_is_not() -> None:
+    mailbox = Mailbox()
+    given(mailbox)
+    mailbox.end_early(0, 7)  # an attempt that does not run is ignored
+    assert mailbox.post("g", EpochEnded(0, 1, 1, {}))
+    mailbox.end_early(0, 1)
+    assert not mailbox.post("g", EpochEnded(0, 1, 2, {}))
+    mailbox.post("g", TrialStopped(0, 1))
+    mailbox.submit(task(1, HERE))
+    assert mailbox.next_trial("g", 0, 1) == task(1, HERE)
+    mailbox.begin("g")
+    assert mailbox.post("g", EpochEnded(1, 1, 1, {}))
+
+
 def test_who_comes_too_late_is_no_worker_of_anything() -> None:
     mailbox = Mailbox()
     come_up(mailbox)
@@ -201,6 +215,7 @@ class Slots(RuleBasedStateMachine):
         """How many trials each group has been handed"""
         self.holds: dict[str, TrialTask] = {}
         self.cancelled: set[str] = set()
+        self.told_to_end: set[int] = set()
         self.begun: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.has_stopped = False
@@ -241,7 +256,8 @@ class Slots(RuleBasedStateMachine):
         name = self.groups.get(place)
         if name in self.holds:
             trial = self.holds.pop(name)
-            self.mailbox.post(name, EpochEnded(trial.number, 1, 1, {}))
+            goes_on = self.mailbox.post(name, EpochEnded(trial.number, 1, 1, {}))
+            assert goes_on == (not self.has_stopped and trial.number not in self.told_to_end)
             self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01))
             assert not self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01)), "a double is dropped"
 
@@ -254,7 +270,8 @@ class Slots(RuleBasedStateMachine):
         self.mailbox.group_ended(name, "it died", has_died=True)
         if trial is not None:
             waits = any(waiting.number == trial.number for waiting in self.mailbox._waiting)
-            assert waits == (trial.number not in self.begun and name not in self.cancelled and not self.has_stopped)
+            is_over = self.has_stopped or trial.number in self.told_to_end
+            assert waits == (trial.number not in self.begun and name not in self.cancelled and not is_over)
             assert not self.mailbox.post(name, TrialCompleted(trial.number, 1, 0.1, 0.01))
         assert not self.mailbox.join(name, WORKER)
 
@@ -267,6 +284,13 @@ class Slots(RuleBasedStateMachine):
         assert bool(killed) == bool(holding)
         self.cancelled |= holding
 
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data())
+    def end_early(self, data: st.DataObject) -> None:
+        number = data.draw(st.integers(0, self.submitted - 1))
+        self.mailbox.end_early(number, 1)
+        self.told_to_end.add(number)
+
     @rule()
     def stop(self) -> None:
         self.mailbox.stop()
@@ -278,7 +302,7 @@ class Slots(RuleBasedStateMachine):
             if isinstance(event, TrialEnded):
                 self.ended[event.number] = self.ended.get(event.number, 0) + 1
             if isinstance(event, TrialStopped):
-                assert self.has_stopped
+                assert self.has_stopped or event.number in self.told_to_end
         assert all(count == 1 for count in self.ended.values())
         assert all(count == 1 for count in self.begun.values())
         waiting = [trial.number for trial in self.mailbox._waiting]

@@ -13,7 +13,7 @@ from mixrec_automl.store.records import Origin, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import NEXT_SEARCH_STATES, SearchWriter
 from search_spaces.architecture import Architecture
-from tests.mixrec_automl.store.writing import DESIGN, added, prune, started, writer_of
+from tests.mixrec_automl.store.writing import DESIGN, added, started, writer_of
 from trainers.errors import UserError
 
 OTHER = Architecture.parse("111-000")
@@ -136,6 +136,7 @@ def test_messages_of_an_abandoned_attempt_change_nothing(
         lambda: writer.record_epoch(0, 1, 1, {"validation_mrr": 0.1}),
         lambda: writer.complete_trial(0, 1, 0.1, 0.1),
         lambda: writer.fail_trial(0, 1, "late"),
+        lambda: writer.prune_trial(0, 1, "late"),
         lambda: writer.requeue_trial(0, 1, lost="late"),
     ):
         with pytest.raises(StaleAttemptError, match=r"attempt 2.*of attempt 1"):
@@ -169,11 +170,16 @@ def test_wrong_changes_of_a_trial_are_refused(repository: Repository, search: st
 
 def test_a_pruned_trial_has_ended(repository: Repository, search: str, writer: SearchWriter) -> None:
     started(writer, 0)
-    prune(writer, 0)
+    writer.record_epoch(0, 1, 1, {"validation_mrr": 0.1})
+    pruned = writer.prune_trial(0, 1, "below the median")
     with pytest.raises(WrongStateError, match="PRUNED, not RUNNING"):
         writer.complete_trial(0, 1, 0.1, 0.01)
-    trial = repository.trials(search)[0]
-    assert (trial.state, trial.state.is_final, trial.mrr) == (TrialState.PRUNED, True, None)
+    with pytest.raises(WrongStateError, match="PRUNED"):
+        writer.start_trial(0, 2)
+    assert repository.trials(search) == (pruned,)
+    assert (pruned.state, pruned.state.is_final, pruned.mrr) == (TrialState.PRUNED, True, None)
+    assert (pruned.error, pruned.losses, pruned.finished_at is None) == ("below the median", 0, False)
+    assert len(repository.observations(search)) == 1, "its epochs stay"
 
 
 def test_an_unknown_trial_is_named(writer: SearchWriter) -> None:
@@ -187,6 +193,7 @@ REPEATED: dict[str, Callable[[SearchWriter], object]] = {
     "epoch": lambda writer: writer.record_epoch(0, 1, 1, {"validation_mrr": 0.1}),
     "complete": lambda writer: writer.complete_trial(0, 1, 0.1, 0.01),
     "fail": lambda writer: writer.fail_trial(0, 1, "boom"),
+    "prune": lambda writer: writer.prune_trial(0, 1, "below the median"),
     "requeue": lambda writer: writer.requeue_trial(0, 1),
     "lose": lambda writer: writer.requeue_trial(0, 1, lost="worker died"),
     "state": lambda writer: writer.set_state(SearchState.STOPPED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixrec_automl.store.records import Origin, Trial, TrialState
+from mixrec_automl.store.records import Origin, Trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from search_spaces.architecture import Architecture
@@ -27,11 +27,3 @@ def added(writer: SearchWriter, number: int, *, design: Architecture = DESIGN, s
 def started(writer: SearchWriter, number: int, *, design: Architecture = DESIGN, seed: int = 7) -> Trial:
     added(writer, number, design=design, seed=seed)
     return writer.start_trial(number, 1)
-
-
-def prune(writer: SearchWriter, number: int) -> None:
-    """RUNNING -> PRUNED, in a transaction like those of the other ends."""
-    with writer._changing() as change:
-        row = change.trial(number)
-        change.end(row, 1, TrialState.PRUNED)
-        row.finished_at = change.moment

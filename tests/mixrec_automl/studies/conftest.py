@@ -17,7 +17,7 @@ from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.lease import acquire
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
-from mixrec_automl.store.records import Search, last_epochs
+from mixrec_automl.store.records import Search
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies import run as module
 from tests.mixrec_automl.bench import Watching
@@ -39,7 +39,8 @@ def launch_in_threads(
     writer = acquire(repository, name)
     known, seen = repository.trials(name), repository.observations(name)
     make = partial(InProcessExecutor, training)
-    parts = SearchParts(writer, known, last_epochs(seen), proposer, make, Watching(), lambda: None)
+    epochs = config.training.epochs
+    parts = SearchParts(writer, known, seen, epochs, proposer, make, Watching(), lambda: None)
     return run_search(config.search, 1, paths.runs_folder() / name, parts, threading.Event())
 
 

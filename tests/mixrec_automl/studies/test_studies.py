@@ -82,6 +82,9 @@ def test_what_is_recorded_is_trained_once_and_other_settings_are_refused(home: P
     before = Repository.open().trials("study-cf-model-walks")
     smoke(study)
     assert Repository.open().trials("study-cf-model-walks") == before
+    smoke(study, **{"search.pruning.rule": "median"})
+    recorded = Repository.open().search("study-cf-model-walks").config
+    assert recorded["search"]["pruning"]["rule"] == "none", "a study never prunes"
     with pytest.raises(UserError, match=r"other settings \(training.learning_rate\): choose another --name"):
         smoke(study, **{"training.learning_rate": "0.001"})
 
