@@ -1,0 +1,230 @@
+"""How good is the design that a search recommends? Ours against random, evolution, Optuna and Ax, on paired seeds.
+
+    OMP_NUM_THREADS=1 python benchmarks/search_quality.py run           # the plan below; goes on where interrupted
+    OMP_NUM_THREADS=1 python benchmarks/search_quality.py run --quick   # two families, two other seeds: 3 minutes
+    python benchmarks/search_quality.py table [--quick]                 # `docs/benchmarks.md` quotes it
+
+It needs `pip install -e '.[bench]'`. `problems.py` has the families, `search_methods.py` the methods. A seed decides on
+the instance, on the random mask that turns its axes and on the method's own draws. The n-th observation of a design has
+the same noise for every method. The score is the true value of the recommended design.
+
+The plan below was committed before its first run. Whoever tunes the search takes `--tuning`, whose seeds are others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.problems import Family, Purpose, draws, instance
+from benchmarks.search_methods import Method, start
+from trainers.errors import UserError
+
+TIERS = (
+    (Method.OURS, Method.RANDOM, Method.EVOLUTION, Method.TPE),
+    (Method.OPTUNA_GP,),
+    (Method.AX,),
+)
+"""What is cheap goes first, so that early tables have many seeds of something."""
+VERSIONS = ("mixrec-automl", "ax-platform", "botorch", "optuna", "torch")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which cells of family, method and seed are run."""
+
+    name: str
+    evaluations: dict[Family, int]
+    """Of one search."""
+    seeds: range
+    seeds_of_ax: range
+    """The first ones of `seeds`: Ax takes longest by far."""
+
+    def cells(self) -> Iterator[Cell]:
+        """In the order in which they run."""
+        for methods in TIERS:
+            for seed in self.seeds:
+                for family, evaluations in self.evaluations.items():
+                    for method in methods:
+                        if method is not Method.AX or seed in self.seeds_of_ax:
+                            yield Cell(family, method, seed, evaluations)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search."""
+
+    family: Family
+    method: Method
+    seed: int
+    evaluations: int
+
+
+EVALUATIONS = {family: 12 if family is Family.DAMOE else 50 for family in Family}
+CONFIRMATORY = Plan("confirmatory", EVALUATIONS, seeds=range(1000, 1020), seeds_of_ax=range(1000, 1008))
+TUNING = Plan("tuning", EVALUATIONS, seeds=range(8), seeds_of_ax=range(4))
+QUICK = Plan("quick", {Family.LAYERS: 8, Family.DAMOE: 12}, seeds=range(2), seeds_of_ax=range(2))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one cell came to."""
+
+    family: str
+    method: str
+    seed: int
+    evaluations: int
+    score: float
+    """True value of the recommended design."""
+    best: float
+    """Highest true value among the evaluated designs."""
+    cpu_seconds: float
+    """Of this process, for one suggestion and the recording of its outcome, on average."""
+    values: list[float]
+    """True values of the evaluated designs, in order."""
+    versions: dict[str, str]
+
+
+def search(cell: Cell) -> Record:
+    """Run it from the start."""
+    problem = instance(cell.family, cell.seed)
+    method = start(cell.method, problem.bits, cell.seed)
+    repeats: Counter[tuple[int, ...]] = Counter()
+    values, seconds = [], 0.0
+    for _ in range(cell.evaluations):
+        began = time.process_time()
+        design = method.ask()
+        seconds += time.process_time() - began
+        noise = draws(Purpose.NOISE, cell.seed, repeats[design], int("".join(map(str, design)), 2))
+        repeats[design] += 1
+        values.append(problem.value(design))
+        observed = problem.observe(design, noise)
+        began = time.process_time()
+        method.tell(design, observed)
+        seconds += time.process_time() - began
+    return Record(
+        cell.family,
+        cell.method,
+        cell.seed,
+        cell.evaluations,
+        score=problem.value(method.recommend()),
+        best=max(values),
+        cpu_seconds=seconds / cell.evaluations,
+        values=values,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def append(path: Path, record: Record) -> None:
+    """One line, on the disk when this returns; what a crash left of an earlier line stays a line of its own."""
+    with path.open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(asdict(record)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Record]:
+    """All whole records, the first of each cell; none where there is no file."""
+    if not path.exists():
+        return []
+    found: dict[tuple[str, str, int], Record] = {}
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            record = Record(**json.loads(line))
+        except ValueError:
+            continue  # cut off by a crash
+        found.setdefault((record.family, record.method, record.seed), record)
+    return list(found.values())
+
+
+def run(cells: Iterable[Cell], path: Path, console: Console) -> int:
+    """All cells that `path` does not have yet, in this process and one thread. Returns how many of them raised.
+
+    One that raises is told of and has no record, so that the next run tries it again.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = list(cells)
+    done = {(record.family, record.method, record.seed) for record in read(path)}
+    missing = [cell for cell in cells if (cell.family, cell.method, cell.seed) not in done]
+    for cell in {cell.method: cell for cell in missing}.values():
+        start(cell.method, bits=6, seed=0)  # a library that is missing is told of before hours have gone by
+    console.print(f"{len(cells) - len(missing)} of {len(cells)} searches are there: {path}")
+    failed = 0
+    for number, cell in enumerate(missing, start=1):
+        torch.manual_seed(cell.seed)
+        began = time.monotonic()
+        name = f"{number}/{len(missing)} {cell.family} {cell.method} seed {cell.seed}"
+        try:
+            record = search(cell)
+        except Exception as error:
+            failed += 1
+            console.print(f"{name} FAILED with {type(error).__name__}: {error}", markup=False)
+            continue
+        append(path, record)
+        console.print(
+            f"{name}: {record.score:.5g}, {record.cpu_seconds:.3f} CPU-seconds a suggestion, "
+            f"{time.monotonic() - began:.1f} s"
+        )
+    return failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 1: a search raised; 2: the user can mend it."""
+    from mixrec_automl import paths
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument("--folder", type=Path, help="of the records; default: search-quality in $MIXREC_HOME")
+    plans = parser.add_mutually_exclusive_group()
+    plans.add_argument("--quick", dest="plan", action="store_const", const=QUICK, default=CONFIRMATORY)
+    plans.add_argument("--tuning", dest="plan", action="store_const", const=TUNING)
+    parser.add_argument("--methods", nargs="+", type=Method, default=list(Method), metavar="METHOD")
+    parser.add_argument("--families", nargs="+", type=Family, default=list(Family), metavar="FAMILY")
+    given = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    folder: Path = given.folder or paths.home() / "search-quality"
+    path = folder / f"{given.plan.name}.jsonl"
+    chosen = [cell for cell in given.plan.cells() if cell.method in given.methods and cell.family in given.families]
+    try:
+        if given.command == "run":
+            return int(run(chosen, path, console) > 0)
+        from benchmarks.search_quality_table import write
+
+        write(read(path), given.plan, console)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
