@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -33,15 +34,19 @@ class Search(Protocol):
         """What the method calls the best design so far."""
 
 
-def start(method: Method, bits: int, seed: int) -> Search:
+def start(method: Method, bits: int, seed: int, evaluations: int, *, is_noisy: bool) -> Search:
     """A fresh search with defaults everywhere.
+
+    Args:
+        evaluations: that it will have in all.
+        is_noisy: whether one design has several outcomes.
 
     Raises:
         UserError: the library of the method is not installed.
     """
     match method:
         case Method.OURS:
-            return Ours(bits, seed)
+            return Ours(bits, seed, evaluations, is_noisy)
         case Method.RANDOM:
             return Random(bits, seed)
         case Method.EVOLUTION:
@@ -98,41 +103,53 @@ class Evolution(Random):
 
 
 class Ours:
-    """The product's own proposer on recorded trials; recommends what the product would promote.
+    """The product's own search method on recorded trials; recommends what the product would promote.
 
-    `promote` and `show` take `best_trial`: the design with the highest observed mean. The product knows designs of
-    three bits a layer alone; a number of bits that is no multiple of three is filled up with one or two bits that do
-    nothing, so that it may propose the same design of the problem up to four times.
+    `promote` and `show` take `best_trial`: the winner of the confirmation, or the highest observed mean where there is
+    none. Where a problem has no noise the share for the confirmation is set to zero, as a user would. The product knows
+    designs of three bits a layer alone; a number of bits that is no multiple of three is filled up with one or two bits
+    that do nothing, so that it may propose the same design of the problem up to four times.
     """
 
-    def __init__(self, bits: int, seed: int) -> None:
-        from mixrec_automl.search.ax_proposer import AxProposer
+    def __init__(self, bits: int, seed: int, evaluations: int, is_noisy: bool) -> None:
+        from mixrec_automl.search.method import search_method
+        from mixrec_automl.search_config import BudgetConfig
         from mixrec_automl.store.records import Trial
-        from search_spaces.architecture import BITS_PER_LAYER, Architecture
+        from search_spaces.architecture import BITS_PER_LAYER
         from search_spaces.damoe import DamoeSpace
 
         self._bits, self._seed = bits, seed
         self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
-        self._proposer = AxProposer(self._space)
+        own = {} if is_noisy else {"confirmation_share": 0.0}
+        self._proposer = search_method(self._space, BudgetConfig(trials=evaluations, seed=seed, **own))
         self._trials: list[Trial] = []
-        self._open: tuple[Architecture, Any] | None = None
+        self._open: list[Trial] = []
 
     def ask(self) -> Bits:
-        proposal = self._proposer.propose(self._trials, seed=self._seed)
-        self._open = proposal.architecture, proposal.origin
-        return proposal.architecture.bits[: self._bits]
+        from mixrec_automl.store.records import Trial, TrialState
+
+        if not self._open:
+            proposal = self._proposer.propose(self._trials, seed=self._seed)
+            if proposal is None:
+                raise AssertionError("nothing is pending")
+            self._open = [
+                Trial(
+                    0, proposal.architecture, own, proposal.origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0
+                )
+                for own in proposal.seeds or (self._seed,)
+            ]
+        return self._open[0].architecture.bits[: self._bits]
 
     def tell(self, design: Bits, observed: float) -> None:
         from mixrec_automl.store.records import Origin, Trial, TrialState
         from search_spaces.architecture import Architecture
 
-        filled = Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits)))
-        architecture, origin = self._open or (filled, Origin.SOBOL)
-        self._open = None
-        number = len(self._trials)
-        self._trials.append(
-            Trial(number, architecture, 0, origin, TrialState.COMPLETED, attempt=1, proposal_seconds=0.0, mrr=observed)
-        )
+        if self._open:
+            begun = self._open.pop(0)
+        else:
+            filled = Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits)))
+            begun = Trial(0, filled, self._seed, Origin.SOBOL, TrialState.RUNNING, attempt=1, proposal_seconds=0.0)
+        self._trials.append(replace(begun, number=len(self._trials), state=TrialState.COMPLETED, mrr=observed))
 
     def recommend(self) -> Bits:
         from mixrec_automl.store.records import best_trial

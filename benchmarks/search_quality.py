@@ -99,7 +99,7 @@ class Record:
 def search(cell: Cell) -> Record:
     """Run it from the start."""
     problem = instance(cell.family, cell.seed)
-    method = start(cell.method, problem.bits, cell.seed)
+    method = start(cell.method, problem.bits, cell.seed, cell.evaluations, is_noisy=problem.noise_sd > 0)
     repeats: Counter[tuple[int, ...]] = Counter()
     values, seconds = [], 0.0
     for _ in range(cell.evaluations):
@@ -176,7 +176,9 @@ def run(cells: Iterable[Cell], path: Path, console: Console) -> int:
     done = {(record.family, record.method, record.seed) for record in read(path)}
     missing = [cell for cell in cells if (cell.family, cell.method, cell.seed) not in done]
     for cell in {cell.method: cell for cell in missing}.values():
-        start(cell.method, bits=6, seed=0)  # a library that is missing is told of before hours have gone by
+        start(
+            cell.method, bits=6, seed=0, evaluations=12, is_noisy=False
+        )  # a library that is missing is told of before hours have gone by
     console.print(f"{len(cells) - len(missing)} of {len(cells)} searches are there: {path}")
     failed = 0
     for number, cell in enumerate(missing, start=1):

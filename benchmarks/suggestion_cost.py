@@ -136,7 +136,7 @@ def ask(method: Method, bits: int, observations: int, seed: int) -> float:
 
     The last `OWN` of them are the method's own, so that a model proposes what is timed.
     """
-    response, search = random_response(bits, seed), start(method, bits, seed)
+    response, search = random_response(bits, seed), start(method, bits, seed, 1000, is_noisy=False)
     for given in random_designs(bits, seed, observations).int().tolist()[OWN:]:
         search.tell(tuple(given), float(response(torch.tensor([given]).double())))
     for _ in range(OWN):

@@ -33,7 +33,7 @@ METHODS = [
 def test_methods_ask_are_told_and_recommend_what_was_tried(method: Method) -> None:
     """Of designs of its own and of others. Without noise the best is recommended, but for Ax, which asks its model."""
     told: dict[tuple[int, ...], float] = {}
-    search = start(method, bits=8, seed=1)
+    search = start(method, bits=8, seed=1, evaluations=20, is_noisy=False)
     for given in ((0, 1) * 4, (1, 0) * 4):
         told[given] = float(sum(given[:3]))
         search.tell(given, told[given])
@@ -49,7 +49,7 @@ def test_methods_ask_are_told_and_recommend_what_was_tried(method: Method) -> No
 
 
 def test_evolution_changes_few_bits_of_a_good_design() -> None:
-    search = start(Method.EVOLUTION, bits=40, seed=0)
+    search = start(Method.EVOLUTION, bits=40, seed=0, evaluations=50, is_noisy=False)
     for number in range(10):
         search.tell(tuple(map(int, np.random.default_rng(number).integers(2, size=40))), float(number))
     best = [tuple(map(int, np.random.default_rng(number).integers(2, size=40))) for number in range(5, 10)]
@@ -59,7 +59,7 @@ def test_evolution_changes_few_bits_of_a_good_design() -> None:
 
 
 def test_evolution_ends_where_nearly_all_has_been_tried() -> None:
-    search = start(Method.EVOLUTION, bits=5, seed=0)
+    search = start(Method.EVOLUTION, bits=5, seed=0, evaluations=50, is_noisy=False)
     tried = set()
     for _ in range(32):
         tried.add(design := search.ask())
@@ -76,7 +76,7 @@ def test_a_missing_library_is_one_line_with_its_remedy(tmp_path: Path, capsys: p
 def test_a_library_that_cannot_be_imported_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[bench\]'"):
-        start(Method.OPTUNA_GP, bits=4, seed=0)
+        start(Method.OPTUNA_GP, bits=4, seed=0, evaluations=50, is_noisy=False)
 
 
 def test_the_plan_holds_what_was_promised() -> None:
@@ -117,7 +117,7 @@ def test_the_nth_observation_of_a_design_is_the_same_for_every_method(monkeypatc
 
     scripts = [Scripted(designs), Scripted(designs[::-1])]
     for script in scripts:
-        monkeypatch.setattr(search_quality, "start", lambda *_, script=script: script)
+        monkeypatch.setattr(search_quality, "start", lambda *_, script=script, **__: script)
         search(Cell(Family.LAYERS, Method.RANDOM, seed=3, evaluations=3))
     first, second = (script.told for script in scripts)
     assert sorted(first) == sorted(second)
