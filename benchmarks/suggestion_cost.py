@@ -123,9 +123,9 @@ def parts() -> None:
     print(f"{TRIALS} trials, mean of {SEARCHES} searches, {torch.get_num_threads()} thread(s)")
     print("bits  expectation     fit  ascent  whole call  below local search (worst)")
     measure(9, Ascent())  # what is loaded on first use
-    for bits, ascent in ((9, Ascent()), (12, Ascent()), (12, Ascent(exact_bits=0)), (36, Ascent()), (96, Ascent())):
+    for bits, ascent in ((9, Ascent()), (12, Ascent()), (12, Ascent(exact_points=0)), (36, Ascent()), (96, Ascent())):
         fits, ascents, calls, gaps = measure(bits, ascent)
-        name = "exact" if bits <= ascent.exact_bits else "Monte Carlo"
+        name = "exact" if 1 << bits <= ascent.exact_points else "Monte Carlo"
         print(
             f"{bits:>4}  {name:11}  {fmean(fits):6.3f}  {fmean(ascents):6.3f}  {fmean(calls):10.3f}  {max(gaps):+.4f}"
         )

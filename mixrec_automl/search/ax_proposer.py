@@ -49,6 +49,8 @@ from search_spaces.architecture import Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
 
 METRIC = "mrr"
+NOISE_FROM = 10
+"""Completed designs; one training more is then a small part of the budget."""
 LEAST_COMPLETED = 2
 """Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
@@ -133,14 +135,17 @@ class AxProposer:
             self.space.check(design)
         if len(seen) >= self.space.size:
             raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
+        probe = noise_probe(seen) if len(seen) >= self.initial_trials else None
         if self.space.fixed_design not in seen:
             architecture, origin = self.space.fixed_design, Origin.FIXED
+        elif probe is not None:
+            architecture, origin = probe, Origin.REPLICATION
         else:
             with one_thread():
                 architecture, origin = self._generate(trials, seen, seed)
         if architecture not in seen:
             return Proposal(architecture, origin, time.perf_counter() - began)
-        if origin is not Origin.PROBABILISTIC_REPARAMETERIZATION:
+        if origin not in (Origin.PROBABILISTIC_REPARAMETERIZATION, Origin.REPLICATION):
             raise AssertionError(f"{architecture} was proposed twice")
         further = 1 + max(trial.seed for trial in seen[architecture])
         return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, seeds=(further,))
@@ -171,6 +176,19 @@ class AxProposer:
             if architecture not in seen or origin is not Origin.SOBOL:
                 return architecture, origin
             position += 1
+
+
+def noise_probe(seen: Mapping[Architecture, Sequence[Trial]]) -> Architecture | None:
+    """The design to train again so that the noise between training seeds is measured, and not only presumed.
+
+    The first of all that were completed, which no score has chosen, once `NOISE_FROM` designs are; None before, and
+    where any design has been trained twice. With a presumed level that is too low nothing would ever be replicated, and
+    the level never corrected.
+    """
+    completed = [design for design, group in seen.items() if scores(group)]
+    if len(completed) < NOISE_FROM or any(len(group) > 1 for group in seen.values()):
+        return None
+    return completed[0]
 
 
 def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStrategy:

@@ -47,8 +47,16 @@ def run_search(
         mrr = score(proposal.architecture) + noise.gauss(0, 0.0005)
         state = TrialState.FAILED if number in failing else TrialState.COMPLETED
         result = None if number in failing else mrr
-        trials.append(trial(number, proposal.architecture, mrr=result, state=state, origin=proposal.origin))
+        [own] = proposal.seeds or (0,)
+        trials.append(trial(number, proposal.architecture, mrr=result, state=state, origin=proposal.origin, seed=own))
     return trials
+
+
+def distinct(trials: list[Trial]) -> bool:
+    """Whether no design was trained twice but where it was to be, and then with another seed."""
+    pairs = {(each.architecture, each.seed) for each in trials}
+    replicates = sum(each.origin is Origin.REPLICATION for each in trials)
+    return len(pairs) == len(trials) and len({each.architecture for each in trials}) == len(trials) - replicates
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +66,34 @@ def finished() -> list[Trial]:
 
 def test_all_serial_then_four_sobol_designs_then_reparameterization(finished: list[Trial]) -> None:
     assert finished[0].architecture == SMALL.fixed_design
-    origins = [Origin.FIXED] + [Origin.SOBOL] * 4 + [Origin.PROBABILISTIC_REPARAMETERIZATION] * 7
-    assert [trial.origin for trial in finished] == origins
+    origins = [Origin.FIXED] + [Origin.SOBOL] * 4 + [Origin.PROBABILISTIC_REPARAMETERIZATION] * 5
+    assert [trial.origin for trial in finished][:10] == origins
 
 
 def test_no_design_comes_twice_and_the_search_comes_within_one_bit_of_the_best(finished: list[Trial]) -> None:
-    assert len({trial.architecture for trial in finished}) == 12
+    assert distinct(finished)
     assert best_score(finished) >= OPTIMUM - 0.0011
+
+
+def test_with_ten_designs_one_is_trained_again_to_measure_the_noise(finished: list[Trial]) -> None:
+    assert (finished[10].origin, finished[10].architecture) == (Origin.REPLICATION, finished[0].architecture)
+    assert finished[10].seed == 1
+    for state in (TrialState.RUNNING, TrialState.FAILED):
+        begun = replace(finished[10], state=state, mrr=None)
+        after = AxProposer(SMALL).propose([*finished[:10], begun], seed=7)
+        assert after.architecture != finished[0].architecture, "once is enough"
+
+
+def test_with_much_noise_a_design_is_never_trained_twice_with_one_seed() -> None:
+    draw = random.Random(1)
+    trials: list[Trial] = []
+    for number in range(24):
+        proposal = AxProposer(SMALL).propose(trials, seed=3)
+        [own] = proposal.seeds or (0,)
+        mrr = serial_attention_wins(proposal.architecture) + draw.gauss(0, 0.006)
+        trials.append(trial(number, proposal.architecture, mrr=mrr, origin=proposal.origin, seed=own))
+    assert distinct(trials)
+    assert sum(each.origin is Origin.REPLICATION for each in trials) >= 1
 
 
 def test_the_sobol_designs_are_those_of_one_sequence() -> None:
@@ -96,7 +125,7 @@ def test_the_seed_decides_a_proposal() -> None:
 
 def test_failed_designs_never_come_back() -> None:
     trials = run_search(AxProposer(SMALL), budget=14, failing=(0, 2, 3, 6, 7, 9))
-    assert len({trial.architecture for trial in trials}) == 14
+    assert distinct(trials)
 
 
 def test_failures_do_not_count_as_outcomes() -> None:
@@ -157,16 +186,16 @@ def test_monte_carlo_at_36_bits_end_to_end() -> None:
     seconds = (time.process_time() - began) / 15
     optimised = [each.mrr or 0.0 for each in trials[5:]]
     print(f"\n36 bits: {seconds:.2f} CPU-seconds a suggestion; best {best_score(trials):.4f} of {OPTIMUM}")
-    assert {each.origin for each in trials[5:]} == {Origin.PROBABILISTIC_REPARAMETERIZATION}
+    assert {each.origin for each in trials[5:]} <= {Origin.PROBABILISTIC_REPARAMETERIZATION, Origin.REPLICATION}
     assert max(optimised) > max(each.mrr or 0.0 for each in trials[1:5]) + 0.002
     assert max(optimised) > trials[0].mrr  # type: ignore[operator]
     assert seconds < 1.5
 
 
 def test_monte_carlo_can_be_forced_in_a_small_space() -> None:
-    forced = AxProposer(SMALL, ascent=Ascent(exact_bits=0))
+    forced = AxProposer(SMALL, ascent=Ascent(exact_points=0))
     trials = run_search(forced, budget=12)
-    assert len({each.architecture for each in trials}) == 12
+    assert distinct(trials)
     assert best_score(trials) >= OPTIMUM - 0.0011
 
 

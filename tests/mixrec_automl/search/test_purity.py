@@ -106,13 +106,13 @@ def test_global_random_numbers_are_neither_read_nor_drawn(case: tuple[DamoeSpace
 def test_what_a_fit_draws_from_torch_comes_from_the_seed_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fit of the surrogate tries new starts where the first one fails."""
     drawn = []
-    propose_design = ax_proposer.propose_design
+    propose_point = ax_proposer.propose_point
 
     def drawing(*arguments: Any, **options: Any) -> Any:
         drawn.append(float(torch.rand(())))
-        return propose_design(*arguments, **options)
+        return propose_point(*arguments, **options)
 
-    monkeypatch.setattr(ax_proposer, "propose_design", drawing)
+    monkeypatch.setattr(ax_proposer, "propose_point", drawing)
     for global_seed, seed in ((1, 7), (2, 7), (2, 8)):
         reseed(global_seed)
         before = generators()
