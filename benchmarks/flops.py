@@ -10,7 +10,7 @@ Left out: all element-wise work, the optimiser, products of weights with weights
 backward pass of the first layer's attention, where only special tokens need one.
 
 Legend: M tokens, Q read states, d hidden width, h = H * e width of the queries, g = G * e of the keys, f inner width of
-the feed-forward, b bottleneck, c collaborative width, I items.
+the feed-forward, b bottleneck or rank, c collaborative width, I items.
 """
 
 from __future__ import annotations
@@ -90,12 +90,17 @@ def _add_layer(
     count["collaborative"] += FROZEN * columns * d * 2 * g
     products = ATTENTION if is_first else ATTENTION + ATTENTION_BACKWARD
     count["attention"] += products * h * attended_pairs(rows, readouts_only=is_last)
-    for placement, width in ((design.causal_expert, h), (design.context_expert, h)):
-        # A parallel expert of the first layer reads frozen embeddings: no gradient goes there.
-        down = TRAINED - 1 if is_first and placement is Placement.PARALLEL else TRAINED
-        count["adapters"] += states * b * (down * (width if placement is Placement.SERIAL else d) + TRAINED * d)
+    experts = ((model.causal_expert, design.causal_expert), (model.context_expert, design.context_expert))
+    for kind, placement in experts:
         count["adapters"] += TRAINED * states * 2 * h  # the gate
-    count["adapters"] += 2 * TRAINED * states * d * b
+        if kind in ("ia3", "none"):
+            continue
+        reads_input = kind == "bottleneck" and placement is Placement.PARALLEL
+        # A parallel expert of the first layer reads frozen embeddings: no gradient goes there.
+        down = TRAINED - 1 if is_first and reads_input else TRAINED
+        count["adapters"] += states * b * (down * (d if reads_input else h) + TRAINED * d)
+    last = {"bottleneck": 2 * d, "lora": f + d, "ia3": 0, "none": 0}[model.recommendation_adapter]
+    count["adapters"] += TRAINED * states * b * last
 
 
 def attended_pairs(rows: Rows, *, readouts_only: bool) -> int:

@@ -144,12 +144,15 @@ class PaddedMixRec:
         temperature: tau of the contrastive loss.
 
     Raises:
-        ValueError: MixRec_base, or frozen layers between replaced ones.
+        ValueError: MixRec_base, frozen layers between replaced ones, or a site that is no bottleneck.
     """
 
     def __init__(self, model: MixRec, body: LlamaModel, architecture: Architecture, temperature: float) -> None:
         if model.config.kind != "mixrec" or len(architecture.layers) != len(body.layers):
             raise ValueError("every layer has to be a DAMoE layer")
+        kinds = {model.config.causal_expert, model.config.context_expert, model.config.recommendation_adapter}
+        if kinds != {"bottleneck"}:
+            raise ValueError("every adapter has to be a bottleneck")
         self.body, self.architecture, self.model, self.temperature = body, architecture, model, temperature
         self.weights = dict(model.named_parameters()) | dict(model.named_buffers())
         self.activate = gelu if model.config.activation == "gelu" else lambda x: x

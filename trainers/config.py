@@ -18,6 +18,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 Precision = Literal["auto", "float32", "bfloat16"]
+AdapterKind = Literal["bottleneck", "lora", "ia3", "none"]
+"""What is trained at a site of a DAMoE layer: defined in `trainers/model/adapter.py`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -71,10 +73,19 @@ class ModelConfig:
     well; `causal+columns` keeps them, so that the two can be told apart. For experiments: both are slower."""
     replacement_frequency: PositiveInt = 1
     """r: every r-th layer is a DAMoE layer."""
+    causal_expert: AdapterKind = "bottleneck"
+    """What is trained at the causal expert of each DAMoE layer: `bottleneck` (paper, 2.2.5), `lora` (a low-rank update
+    of the attention's output map), `ia3` (scales of the attention's values) or `none` (the frozen attention alone).
+    The placement bit moves a bottleneck; at a site of another kind both bits are the same model."""
+    context_expert: AdapterKind = "bottleneck"
+    """The same for the context expert."""
+    recommendation_adapter: AdapterKind = "bottleneck"
+    """The same for the recommendation adapter: `lora` updates the last map of the feed-forward, `ia3` scales what that
+    map reads, `none` leaves the frozen feed-forward alone."""
     bottleneck: PositiveInt = 64
-    """Width of an adapter's inner layer."""
+    """Width of a bottleneck's inner layer, and rank of a LoRA update."""
     activation: Literal["none", "gelu"] = "none"
-    """Between the two layers of an adapter; the paper prints none (2.2.5)."""
+    """Between the two layers of a bottleneck; the paper prints none (2.2.5). The other kinds have none."""
     collaborative_model: Literal["ncf", "mf"] = "ncf"
     """M_cf of section 2.3.2, trained jointly."""
     collaborative_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 64

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import get_args
 
 from mixrec_automl.studies.study import Settings, Study, Variant
 from trainers.baselines.config import BaselineName
+from trainers.config import AdapterKind
 from trainers.errors import UserError
 
 NO_TASKS: Settings = {
@@ -36,6 +38,7 @@ TITLES: Mapping[BaselineName, str] = {
 BASELINES = tuple(Variant(title, baseline=name) for name, title in TITLES.items())
 BASELINE_STUDY = "baselines"
 
+ADAPTERS = ("model.causal_expert", "model.context_expert", "model.recommendation_adapter")
 WEIGHTS = (1e-6, 1e-4, 1e-2, 1e-1)
 LAMBDAS = ("align", "contrastive", "collaborative")
 
@@ -161,6 +164,7 @@ STUDIES = (
             *_each("layers", "backbone.layers", 1, 2),
             *_each("history", "data.history", 5, 20, 50),
             *_each("adapters", "model.activation", "none", "gelu"),
+            *(Variant(f"all adapters {kind}", dict.fromkeys(ADAPTERS, kind)) for kind in get_args(AdapterKind)),
             Variant("all parallel", design="parallel"),
             *_each("projection starts", "model.item_projection_init", "random", "align"),
             *_each("projection reads", "model.item_projection_input", "raw", "standardised"),

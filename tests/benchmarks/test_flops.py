@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig, LlamaModel
@@ -18,9 +19,9 @@ from trainers.data.batches import collate
 from trainers.losses import weighted_loss
 
 
-def case_of(bits: str, columns: str = "user+item", collaborative_model: str = "ncf") -> Case:
+def case_of(bits: str, columns: str = "user+item", **changes: Any) -> Case:
     """Wide enough for the gate, two outputs a token, to be as small a part as in earnest."""
-    model = small_model(bottleneck=16, collaborative_columns=columns, collaborative_model=collaborative_model)
+    model = small_model(bottleneck=16, collaborative_columns=columns, **changes)
     case = random_case("llama", bits, model=model, layers=3, num_users=25, num_items=60, rows=24)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -56,6 +57,14 @@ def test_the_count_is_a_few_percent_below_what_is_executed(bits: str, columns: s
     assert 0.95 * run_products < products <= run_products
     # The hidden half of causal attention and the first layer's backward pass are run, but not needed.
     assert 0.4 * run_attention < attention < run_attention
+
+
+@pytest.mark.parametrize("kinds", [("lora", "lora", "lora"), ("ia3", "lora", "none"), ("bottleneck", "none", "ia3")])
+def test_each_kind_of_adapter_is_counted(kinds: tuple[str, str, str]) -> None:
+    sites = ("causal_expert", "context_expert", "recommendation_adapter")
+    case = case_of("010101110", **dict(zip(sites, kinds, strict=True)))
+    products, run_products = least(case)[1], executed(case)[1]
+    assert 0.95 * run_products < products <= run_products
 
 
 def test_long_rows_run_blockwise_attention_and_need_less() -> None:

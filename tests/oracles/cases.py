@@ -12,6 +12,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, Placement
 from search_spaces.damoe import DamoeSpace
+from tests.oracles.literal_backbone import read_backbone
 from tests.oracles.literal_mixrec import LiteralModel
 from tests.oracles.tiny_backbones import BOS_TOKEN, VOCABULARY, Family, tiny_backbone
 from trainers.config import ModelConfig, TrainingConfig
@@ -37,12 +38,21 @@ def random_parameters(
         "mixrec_base": ("attention_adapter", "feed_forward_adapter"),
         "llmrec": (),
     }[model.kind]
+    of_attention, of_feed_forward = _inner_widths(backbone, d)
     for k in range(len(DamoeSpace(backbone.config.num_hidden_layers, model.replacement_frequency).damoe_layers)):
         for site in sites:
-            shapes[f"layers.{k}.{site}.down.weight"] = (b, d)
-            shapes[f"layers.{k}.{site}.down.bias"] = (b,)
-            shapes[f"layers.{k}.{site}.up.weight"] = (d, b)
-            shapes[f"layers.{k}.{site}.up.bias"] = (d,)
+            kind = getattr(model, site) if model.kind == "mixrec" else "bottleneck"
+            read, scaled = of_feed_forward if site == "recommendation_adapter" else of_attention
+            if kind == "ia3":
+                shapes[f"layers.{k}.{site}.scale"] = (scaled,)
+            elif kind == "lora":
+                shapes[f"layers.{k}.{site}.down.weight"] = (b, read)
+                shapes[f"layers.{k}.{site}.up.weight"] = (d, b)
+            elif kind == "bottleneck":
+                shapes[f"layers.{k}.{site}.down.weight"] = (b, d)
+                shapes[f"layers.{k}.{site}.down.bias"] = (b,)
+                shapes[f"layers.{k}.{site}.up.weight"] = (d, b)
+                shapes[f"layers.{k}.{site}.up.bias"] = (d,)
         if model.kind == "mixrec":
             shapes[f"layers.{k}.gate.weight"] = (2, 2 * d)
             shapes[f"layers.{k}.gate.bias"] = (2,)
@@ -58,6 +68,15 @@ def random_parameters(
         name: (std * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
         for name, shape in shapes.items()
     }
+
+
+def _inner_widths(backbone: Any, d: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of attention, then feed-forward: what the last map reads, and what (IA)3 scales (fewer heads of values than of
+    queries, where several read one)."""
+    layer = read_backbone(backbone).layers[0]
+    nothing = torch.zeros(1, d, dtype=torch.float64)
+    mixed, values, inner = (part(nothing).shape[1] for part in (layer.query, layer.value, layer.widen))
+    return (mixed, values), (inner, inner)
 
 
 def _collaborative_shapes(model: str, num_users: int, num_items: int, c: int) -> dict[str, tuple[int, ...]]:

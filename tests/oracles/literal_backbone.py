@@ -28,12 +28,19 @@ class FrozenLayer:
     """[N, d] -> [N, kv_heads * head_dim]"""
     value: Map
     output: Map
+    """The attention's last map"""
     norm_2: Map
-    feed_forward: Map
+    widen: Map
+    """The feed-forward up to its last map, activation included: [T, d] -> [T, f]"""
+    narrow: Map
+    """The feed-forward's last map"""
     heads: int
     kv_heads: int
     scale: float
     """The backbone's own: 1 / sqrt(head_dim) (section 7, slips)."""
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.widen(x))
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,8 @@ def read_backbone(backbone: Any) -> FrozenDecoder:
 def _read_opt(backbone: Any) -> FrozenDecoder:
     decoder, config = backbone.decoder, backbone.config
 
-    def feed_forward(layer: Any) -> Map:
-        return lambda x: layer.fc2(layer.activation_fn(layer.fc1(x)))
+    def widen(layer: Any) -> Map:
+        return lambda x: layer.activation_fn(layer.fc1(x))
 
     layers = tuple(
         FrozenLayer(
@@ -79,7 +86,8 @@ def _read_opt(backbone: Any) -> FrozenDecoder:
             value=layer.self_attn.v_proj,
             output=layer.self_attn.out_proj,
             norm_2=layer.final_layer_norm,
-            feed_forward=feed_forward(layer),
+            widen=widen(layer),
+            narrow=layer.fc2,
             heads=config.num_attention_heads,
             kv_heads=config.num_attention_heads,
             scale=layer.self_attn.scaling,
@@ -103,6 +111,9 @@ def _read_gpt2(backbone: Any) -> FrozenDecoder:
         part = slice(number * width, (number + 1) * width)
         return lambda x: x @ layer.attn.c_attn.weight[:, part] + layer.attn.c_attn.bias[part]
 
+    def widen(layer: Any) -> Map:
+        return lambda x: layer.mlp.act(layer.mlp.c_fc(x))
+
     layers = tuple(
         FrozenLayer(
             norm_1=layer.ln_1,
@@ -111,7 +122,8 @@ def _read_gpt2(backbone: Any) -> FrozenDecoder:
             value=third(layer, 2),
             output=layer.attn.c_proj,
             norm_2=layer.ln_2,
-            feed_forward=layer.mlp,
+            widen=widen(layer),
+            narrow=layer.mlp.c_proj,
             heads=heads,
             kv_heads=heads,
             scale=layer.attn.scaling,
@@ -125,6 +137,10 @@ def _read_gpt2(backbone: Any) -> FrozenDecoder:
 
 def _read_llama(backbone: Any) -> FrozenDecoder:
     config = backbone.config
+
+    def widen(layer: Any) -> Map:
+        return lambda x: layer.mlp.act_fn(layer.mlp.gate_proj(x)) * layer.mlp.up_proj(x)
+
     layers = tuple(
         FrozenLayer(
             norm_1=layer.input_layernorm,
@@ -133,7 +149,8 @@ def _read_llama(backbone: Any) -> FrozenDecoder:
             value=layer.self_attn.v_proj,
             output=layer.self_attn.o_proj,
             norm_2=layer.post_attention_layernorm,
-            feed_forward=layer.mlp,
+            widen=widen(layer),
+            narrow=layer.mlp.down_proj,
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             scale=layer.self_attn.scaling,

@@ -6,8 +6,8 @@ digest of the paper, section 7. Everything is fp64 on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from search_spaces.damoe import DamoeSpace
 from tests.oracles.literal_backbone import FrozenLayer, Map, read_backbone, self_attention
 from tests.oracles.literal_collaborative import collaborative_loss, item_vector, mean_of, user_vector
 from tests.oracles.literal_rows import ALIGN, SEQ, Column, Row, additive, causal_mask, make_row, second_mask
-from trainers.config import ModelConfig, TrainingConfig
+from trainers.config import AdapterKind, ModelConfig, TrainingConfig
 from trainers.data.step import Step
 
 
@@ -99,6 +99,19 @@ def hidden_states(model: LiteralModel, row: Row) -> Tensor:
                 layer, decoder.rotate, normed, row.positions, columns, row.column_positions, additive(mask)
             )
 
+        def expert(
+            name: str,
+            kind: AdapterKind,
+            placement: Placement,
+            mask: Tensor,
+            layer: FrozenLayer = layer,
+            normed: Tensor = normed,
+            attention: Callable[..., Tensor] = attention,
+        ) -> Tensor:
+            if kind != "bottleneck":
+                return attention(mask, changed_attention(model, name, kind, layer))
+            return adapted(model, name, placement, attention(mask), normed)
+
         if index not in damoe_layers or model.config.kind == "llmrec":
             x = x + attention(causal_mask(row))
             x = x + layer.feed_forward(layer.norm_2(x))
@@ -109,13 +122,16 @@ def hidden_states(model: LiteralModel, row: Row) -> Tensor:
         else:
             number = damoe_layers.index(index)
             name, design = f"layers.{number}", _design(model, number)
-            q = adapted(model, f"{name}.causal_expert", design.causal_expert, attention(causal_mask(row)), normed)
-            seen = second_mask(row, model.config.second_mask)
-            p = adapted(model, f"{name}.context_expert", design.context_expert, attention(seen), normed)
+            kinds, seen = model.config, second_mask(row, model.config.second_mask)
+            q = expert(f"{name}.causal_expert", kinds.causal_expert, design.causal_expert, causal_mask(row))
+            p = expert(f"{name}.context_expert", kinds.context_expert, design.context_expert, seen)
             x = x + gate(model, f"{name}.gate", q, p)
-            normed_2 = layer.norm_2(x)
-            fed = layer.feed_forward(normed_2)
-            x = x + adapted(model, f"{name}.recommendation_adapter", design.recommendation_adapter, fed, normed_2)
+            normed_2, last = layer.norm_2(x), f"{name}.recommendation_adapter"
+            if kinds.recommendation_adapter == "bottleneck":
+                fed = layer.feed_forward(normed_2)
+                x = x + adapted(model, last, design.recommendation_adapter, fed, normed_2)
+            else:
+                x = x + changed_feed_forward(model, last, kinds.recommendation_adapter, layer).feed_forward(normed_2)
     return decoder.final_norm(x)
 
 
@@ -133,6 +149,31 @@ def adapted(model: LiteralModel, name: str, placement: Placement, frozen: Tensor
     if placement is Placement.SERIAL:
         return adapter(model, name, frozen)
     return (frozen + adapter(model, name, h)) / 2
+
+
+def changed_attention(model: LiteralModel, name: str, kind: AdapterKind, layer: FrozenLayer) -> FrozenLayer:
+    """LoRA: (O + B A) u for the output map O. (IA)3: l_v times the values, those of columns included."""
+    weights = model.parameters
+    if kind == "lora":
+        return replace(layer, output=lambda u: layer.output(u) + u @ _update(model, name).T)
+    if kind == "ia3":
+        return replace(layer, value=lambda x: layer.value(x) * weights[f"{name}.scale"])
+    return layer
+
+
+def changed_feed_forward(model: LiteralModel, name: str, kind: AdapterKind, layer: FrozenLayer) -> FrozenLayer:
+    """LoRA: (W + B A) u for the last map W. (IA)3: W (l_ff * u)."""
+    weights = model.parameters
+    if kind == "lora":
+        return replace(layer, narrow=lambda u: layer.narrow(u) + u @ _update(model, name).T)
+    if kind == "ia3":
+        return replace(layer, widen=lambda x: layer.widen(x) * weights[f"{name}.scale"])
+    return layer
+
+
+def _update(model: LiteralModel, name: str) -> Tensor:
+    """B A, as wide as the map that it is added to."""
+    return model.parameters[f"{name}.up.weight"] @ model.parameters[f"{name}.down.weight"]
 
 
 def gate(model: LiteralModel, name: str, q: Tensor, p: Tensor) -> Tensor:

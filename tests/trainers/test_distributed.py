@@ -28,11 +28,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def work(rank: int, workers: int, port: int, folder: str, columns: str, training: dict[str, Any]) -> None:
+def work(rank: int, workers: int, port: int, folder: str, model: dict[str, Any], training: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=workers)
-    config = tiny_config({"collaborative_columns": columns}, **training)
+    config = tiny_config(model, **training)
     asked: list[int] = []
 
     def on_epoch(_: object) -> bool:
@@ -48,17 +48,25 @@ def work(rank: int, workers: int, port: int, folder: str, columns: str, training
 OPTIONS = {"item_loss": "sampled_softmax", "sampled_items": 7, "activation_checkpointing": True}
 
 
+KINDS = {"causal_expert": "lora", "context_expert": "none", "recommendation_adapter": "ia3"}
+
+
 @pytest.mark.parametrize(
-    ("columns", "training"),
-    [("item", {"batch_size": 5}), ("user+item", {"batch_size": 1}), ("item", {"batch_size": 5, **OPTIONS})],
+    ("model", "training"),
+    [
+        ({}, {"batch_size": 5}),
+        ({"collaborative_columns": "user+item"}, {"batch_size": 1}),
+        ({}, {"batch_size": 5, **OPTIONS}),
+        (KINDS, {"batch_size": 1}),
+    ],
 )
-def test_two_workers_equal_one(tmp_path: Path, columns: str, training: dict[str, Any]) -> None:
+def test_two_workers_equal_one(tmp_path: Path, model: dict[str, Any], training: dict[str, Any]) -> None:
     """A batch of one user leaves the second worker without a row: it must still take part."""
-    config = tiny_config({"collaborative_columns": columns}, **training)
+    config = tiny_config(model, **training)
     one = finetune(
         config, DESIGN, tiny_task(), seed=0, folder=tmp_path / "one", on_epoch=lambda report: report.epoch < 2
     )
-    mp.spawn(work, args=(2, free_port(), str(tmp_path / "two"), columns, training), nprocs=2)
+    mp.spawn(work, args=(2, free_port(), str(tmp_path / "two"), model, training), nprocs=2)
     left, right = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)
     assert left.keys() == right.keys()
     for name, value in left.items():

@@ -18,6 +18,7 @@ from trainers.ranks import Setting, evaluate_scores
 from trainers.reports import EpochReport
 
 DESIGN = Architecture.parse("010-110")
+KINDS = {"causal_expert": "ia3", "context_expert": "lora", "recommendation_adapter": "none"}
 
 
 def go_on(_: EpochReport) -> bool:
@@ -49,9 +50,9 @@ def test_reports_every_epoch_and_stops_when_told(tmp_path: Path) -> None:
     assert metrics["validation_mrr"] == seen[0].validation.mrr
 
 
-@pytest.mark.parametrize("stop_at", [1, 2])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_at: int) -> None:
-    config, task = tiny_config(epochs=4), tiny_task(dtype=torch.float32)
+@pytest.mark.parametrize(("stop_at", "model"), [(1, {}), (2, {}), (2, KINDS)])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop_at: int, model: dict[str, str]) -> None:
+    config, task = tiny_config(model, epochs=4), tiny_task(dtype=torch.float32)
     whole = finetune(config, DESIGN, task, seed=3, folder=tmp_path / "whole", on_epoch=go_on)
     finetune(config, DESIGN, task, seed=3, folder=tmp_path / "cut", on_epoch=lambda report: report.epoch < stop_at)
     resumed_from: list[int] = []
@@ -138,7 +139,9 @@ def test_a_diverging_design_says_so(tmp_path: Path) -> None:
         finetune(tiny_config(), DESIGN, task, seed=0, folder=tmp_path, on_epoch=go_on)
 
 
-@pytest.mark.parametrize("model", [{"kind": "mixrec_base"}, {"collaborative_columns": "none"}, {"leading_bos": True}])
+@pytest.mark.parametrize(
+    "model", [{"kind": "mixrec_base"}, {"collaborative_columns": "none"}, {"leading_bos": True}, KINDS]
+)
 def test_variants_train(tmp_path: Path, model: dict[str, object]) -> None:
     result = finetune(tiny_config(model), DESIGN, tiny_task(), seed=0, folder=tmp_path, on_epoch=go_on)
     assert 0 < result.mrr < 1

@@ -83,6 +83,7 @@ def recommended(root: Path, model: dict[str, Any], training: dict[str, Any]) -> 
         ({"collaborative_columns": "user+item", "collaborative_training": "frozen"}, {"item_loss": "sampled_softmax"}),
         ({"collaborative_columns": "none", "projection_dropout": 0.2}, {"item_loss": "gbce"}),
         ({"item_projection_form": "text+free"}, {}),
+        ({"causal_expert": "lora", "context_expert": "ia3", "recommendation_adapter": "lora"}, {}),
         ({"second_mask": "causal+columns", "collaborative_model": "mf"}, {}),
     ],
     ids=str,

@@ -36,10 +36,13 @@ def settings_of(model: MixRec) -> dict[str, tuple[float, float]]:
     return found
 
 
+KINDS = {"causal_expert": "lora", "recommendation_adapter": "ia3"}
+
+
 @pytest.mark.parametrize("columns", ["user+item", "none"])
-@pytest.mark.parametrize("form", ["free", "text+free"])
-def test_every_trained_weight_is_in_the_group_it_belongs_to(columns: str, form: str) -> None:
-    model = model_of(collaborative_columns=columns, item_projection_form=form)
+@pytest.mark.parametrize(("form", "kinds"), [("free", {}), ("text+free", {}), ("free", KINDS)])
+def test_every_trained_weight_is_in_the_group_it_belongs_to(columns: str, form: str, kinds: dict[str, str]) -> None:
+    model = model_of(collaborative_columns=columns, item_projection_form=form, **kinds)
     found = settings_of(model)
     assert found.keys() == dict(model.named_parameters()).keys()
     for name, (rate, decay) in found.items():
@@ -47,7 +50,7 @@ def test_every_trained_weight_is_in_the_group_it_belongs_to(columns: str, form: 
             assert (rate, decay) == (CF_RATE, DECAY), name
         elif name.startswith("item_projection."):
             assert (rate, decay) == (ITEM_RATE, 0.0 if name.endswith("bias") else DECAY), name
-        elif name.endswith("bias") or name == "special_tokens":
+        elif name.endswith(("bias", "recommendation_adapter.scale")) or name == "special_tokens":
             assert (rate, decay) == (RATE, 0.0), name
         else:
             assert name.endswith("weight")

@@ -29,6 +29,7 @@ from trainers.package import BACKBONE, CATALOGUE, DESCRIPTION, ITEMS, WEIGHTS, r
 from trainers.task import build_model
 
 OPTIONS: dict[str, Any] = {"collaborative_columns": "user+item", "leading_bos": True}
+KINDS = {"causal_expert": "lora", "context_expert": "none", "recommendation_adapter": "ia3"}
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def all_scores(model: MixRec, layout: Layout, made: Made) -> Tensor:
     return score_histories(model, layout, histories, list(range(NUM_USERS)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_package_scores_bit_for_bit_like_the_training(family: Family, tmp_path: Path) -> None:
-    made = make_package(tmp_path, family, OPTIONS)
+@pytest.mark.parametrize(("family", "kinds"), [*((family, {}) for family in FAMILIES), ("gpt2", KINDS)])
+def test_a_package_scores_bit_for_bit_like_the_training(family: Family, kinds: dict[str, str], tmp_path: Path) -> None:
+    made = make_package(tmp_path, family, {**OPTIONS, **kinds})
     trained = build_model(made.config, DESIGN, made.task, seed=5)
     trained.load_state_dict(load_file(made.training / BEST))
     expected = all_scores(trained.eval(), made.task.layout(made.config.model), made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,14 @@ def text_only(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A model that sees nothing but the text of an item."""
     made = make_package(tmp_path_factory.mktemp("text"), model={"collaborative_columns": "none"})
     return read_package(made.package)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "none"])
+def test_a_package_of_each_kind_of_adapter_recommends(kind: str, tmp_path: Path) -> None:
+    sites = ("causal_expert", "context_expert", "recommendation_adapter")
+    package = read_package(make_package(tmp_path, model=dict.fromkeys(sites, kind)).package)
+    history = ["i0", "i1", "i2"]
+    assert items(recommend(package, history, k=5)) == [item for item, _ in by_hand(package, history)[:5]]
 
 
 def by_hand(package: Package, history: list[str]) -> list[tuple[str, float]]:

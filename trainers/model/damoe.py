@@ -8,15 +8,28 @@ added to the residual stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from search_spaces.architecture import LayerDesign, Placement
-from trainers.model.adapter import Activation, Adapter, Folded, adapt, fold
+from trainers.config import AdapterKind, ModelConfig
+from trainers.model.adapter import (
+    Activation,
+    Adapter,
+    LowRank,
+    Map,
+    Scale,
+    SiteAdapter,
+    adapt,
+    build_adapter,
+    finish,
+    fold,
+)
 from trainers.model.attention import Geometry, Projected, causal_branch, context_branch
-from trainers.model.backbone import DecoderLayer
+from trainers.model.backbone import Backbone, DecoderLayer
 from trainers.model.causal_with_columns import causal_with_columns
 from trainers.model.kernels import take
 
@@ -49,26 +62,92 @@ SECOND_BRANCHES: Mapping[str, Branch] = {
 """By `ModelConfig.second_mask`: the method, and the controls of Fig. 8."""
 
 
+@dataclass(frozen=True)
+class _Expert:
+    """What `DamoeLayer.mix` needs of an expert, whose output is `share (O attended + W2 values + constant + ...)`."""
+
+    attended: Tensor
+    """[M, H * e]"""
+    seen: Tensor
+    """[M, 2] what the gate reads of the output, before its share"""
+    values: list[Tensor]
+    """[M, b] inner values of a bottleneck or an update; nothing for other kinds"""
+    maps: list[Tensor]
+    """W2 [d, b] where there are values, and the constant [d, 1]"""
+    share: float
+    """1/2 for a parallel bottleneck, whose input comes on top"""
+
+
+def _read(
+    expert: SiteAdapter,
+    placement: Placement,
+    attended: Tensor,
+    normed: Tensor,
+    output: Tensor,
+    bias: Tensor,
+    gate: Tensor,
+) -> _Expert:
+    """One expert, without applying the output map to [M, H * e]: the gate reads through `W_gate O`.
+
+    Args:
+        output, bias: the frozen map O, [d, H * e] and [d].
+        gate: [2, d], the gate's part for this expert.
+    """
+    if isinstance(expert, Adapter):
+        down, up, constant = expert.down, expert.up, bias + expert.up.bias
+        both = torch.cat([down.weight, gate])  # [b + 2, d]: what is read of O a, or of the parallel input
+        offset = torch.cat([down.bias, down.bias.new_zeros(2)])
+        if placement is Placement.SERIAL:
+            share, read = 1.0, linear(attended, both @ output, offset + both @ bias)
+            seen_besides = gate @ up.bias
+        else:
+            share, read = 0.5, linear(normed, both, offset)
+            seen_besides = linear(attended, gate @ output, gate @ constant)
+        low, seen = torch.split(read, [len(down.weight), 2], dim=1)
+        values = expert.activate(low)
+        seen = seen + linear(values, gate @ up.weight) + seen_besides
+        return _Expert(attended, seen, [values], [up.weight, constant.unsqueeze(1)], share)
+    if isinstance(expert, LowRank):
+        down, up = expert.down, expert.up
+        read = linear(attended, torch.cat([down.weight, gate @ output]))
+        low, seen = torch.split(read, [len(down.weight), 2], dim=1)
+        seen = seen + linear(low, gate @ up.weight, gate @ bias)
+        return _Expert(attended, seen, [low], [up.weight, bias.unsqueeze(1)], 1.0)
+    if isinstance(expert, Scale):
+        attended = expert(attended)
+    return _Expert(attended, linear(attended, gate @ output, gate @ bias), [], [bias.unsqueeze(1)], 1.0)
+
+
 class DamoeLayer(nn.Module):
-    """Two adapter experts, a gate and a recommendation adapter around one frozen layer (2.3.3, Appendix D)."""
+    """Two experts, a gate and a recommendation adapter around one frozen layer (2.3.3, Appendix D).
 
-    _folded: Folded | None = None
+    Args:
+        layer: the frozen one of `backbone`, for its shapes.
+        config: the kind of each site, among others.
+        design: placements; those of sites that are no bottleneck are not read.
+    """
 
-    def __init__(
-        self,
-        width: int,
-        bottleneck: int,
-        activation: Activation,
-        design: LayerDesign,
-        second_branch: Branch = context_branch,
-    ) -> None:
+    _folded: Map | None = None
+
+    def __init__(self, backbone: Backbone, layer: DecoderLayer, config: ModelConfig, design: LayerDesign) -> None:
         super().__init__()
         self.design = design
-        self.second_branch = second_branch
-        self.causal_expert = Adapter(width, bottleneck, activation)
-        self.context_expert = Adapter(width, bottleneck, activation)
-        self.gate = Gate(width)
-        self.recommendation_adapter = Adapter(width, bottleneck, activation)
+        self.second_branch = SECOND_BRANCHES[config.second_mask]
+        groups = backbone.num_key_value_heads
+        shared_by = backbone.num_heads // groups
+        (attention, _), (feed_forward, _) = layer.output_map, layer.feed_forward_map
+
+        def expert(kind: AdapterKind) -> SiteAdapter:
+            return build_adapter(
+                kind, attention, config.bottleneck, config.activation, groups=groups, shared_by=shared_by
+            )
+
+        self.causal_expert = expert(config.causal_expert)
+        self.context_expert = expert(config.context_expert)
+        self.gate = Gate(backbone.width)
+        self.recommendation_adapter = build_adapter(
+            config.recommendation_adapter, feed_forward, config.bottleneck, config.activation
+        )
 
     def forward(self, layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
         causal = causal_branch(layer, projected, geometry)
@@ -77,12 +156,16 @@ class DamoeLayer(nn.Module):
         normed = layer.feed_forward_norm(x)
         if self._folded is not None and not torch.is_grad_enabled():
             return x + linear(layer.feed_forward_inner(normed), *self._folded)
-        placement = self.design.recommendation_adapter
-        return x + adapt(self.recommendation_adapter, placement, layer.feed_forward(normed), normed)
+        adapter = self.recommendation_adapter
+        if isinstance(adapter, Adapter):
+            return x + adapt(adapter, self.design.recommendation_adapter, layer.feed_forward(normed), normed)
+        return x + finish(adapter, layer.feed_forward_inner(normed), *layer.feed_forward_map)
 
     def fold(self, layer: DecoderLayer) -> None:
-        """Fold a serial recommendation adapter into the feed-forward. (The experts already share one output map.)"""
-        if self.design.recommendation_adapter is Placement.SERIAL:
+        """Fold the recommendation adapter into the feed-forward, unless it is a parallel bottleneck. (The experts
+        already share one output map.)"""
+        is_bottleneck = isinstance(self.recommendation_adapter, Adapter)
+        if not is_bottleneck or self.design.recommendation_adapter is Placement.SERIAL:
             self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map)
 
     def unfold(self) -> None:
@@ -94,7 +177,8 @@ class DamoeLayer(nn.Module):
         An expert's output is `s (O a + W2 u + c)`, with `a` the branch's attention before the output map O, `u` the
         inner values of its adapter, s = 1 for a serial and 1/2 for a parallel expert, which has its input `normed` in
         c. So the mix is `O (w_1 a_1 + w_2 a_2) + W2_1 (w_1 u_1) + W2_2 (w_2 u_2) + ...` with w = s beta, and the gate,
-        like the first map of a serial adapter, reads `O a` through small products such as `W_gate O`.
+        like the first map of a serial adapter, reads `O a` through small products such as `W_gate O`. A LoRA expert
+        has `B` for W2 and `A a` for u, an (IA)3 expert its scaled `a`; both have s = 1.
 
         Args:
             causal, context: [M, H * e] attention of each branch, before O.
@@ -102,36 +186,20 @@ class DamoeLayer(nn.Module):
         """
         output, output_bias = layer.output_map
         bias = normed.new_zeros(len(output)) if output_bias is None else output_bias
-        branches = (
-            (causal, self.causal_expert, self.design.causal_expert),
-            (context, self.context_expert, self.design.context_expert),
-        )
-        shares = [1.0 if placement is Placement.SERIAL else 0.5 for _, _, placement in branches]
-        logits: Tensor = self.gate.bias
-        inner, maps = [], []
         gates = self.gate.weight.chunk(2, dim=1)
-        for (attended, expert, placement), share, gate in zip(branches, shares, gates, strict=True):
-            down, up, constant = expert.down, expert.up, bias + expert.up.bias
-            both = torch.cat([down.weight, gate])  # [b + 2, d]: what is read of O a, or of the parallel input
-            offset = torch.cat([down.bias, down.bias.new_zeros(2)])
-            if placement is Placement.SERIAL:
-                read = linear(attended, both @ output, offset + both @ bias)
-                seen_besides = gate @ up.bias
-            else:
-                read = linear(normed, both, offset)
-                seen_besides = linear(attended, gate @ output, gate @ constant)
-            low, seen = torch.split(read, [len(down.weight), 2], dim=1)
-            values = expert.activate(low)
-            logits = logits + share * (seen + linear(values, gate @ up.weight) + seen_besides)
-            inner.append(values)
-            maps += [up.weight, constant.unsqueeze(1)]
-        weights = logits.softmax(dim=-1) * normed.new_tensor(shares)
+        one = _read(self.causal_expert, self.design.causal_expert, causal, normed, output, bias, gates[0])
+        two = _read(self.context_expert, self.design.context_expert, context, normed, output, bias, gates[1])
+        logits = self.gate.bias + one.share * one.seen + two.share * two.seen
+        weights = logits.softmax(dim=-1) * normed.new_tensor([one.share, two.share])
         first, second = weights.to(causal.dtype).chunk(2, dim=1)
-        mixed = linear(torch.addcmul(causal * first, context, second), output)
-        low = torch.cat([inner[0] * first, first, inner[1] * second, second], dim=1)
-        mixed = torch.addmm(mixed, low, torch.cat(maps, dim=1).T)
-        for weight, (_, _, placement) in zip((first, second), branches, strict=True):
-            if placement is Placement.PARALLEL:
+        mixed = linear(torch.addcmul(one.attended * first, two.attended, second), output)
+        low = torch.cat(
+            [*(u * first for u in one.values), first, *(u * second for u in two.values), second],
+            dim=1,
+        )
+        mixed = torch.addmm(mixed, low, torch.cat([*one.maps, *two.maps], dim=1).T)
+        for weight, expert in ((first, one), (second, two)):
+            if expert.share != 1.0:
                 mixed = torch.addcmul(mixed, normed, weight)
         return mixed
 
@@ -139,7 +207,7 @@ class DamoeLayer(nn.Module):
 class BaseLayer(nn.Module):
     """MixRec_base: serial adapters after attention and after the feed-forward, causal mask only (2.2.5)."""
 
-    _folded: tuple[Folded, Folded] | None = None
+    _folded: tuple[Map, Map] | None = None
 
     def __init__(self, width: int, bottleneck: int, activation: Activation) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from trainers.device import autocast
 from trainers.model.attention import Geometry, project
 from trainers.model.backbone import Backbone
 from trainers.model.collaborative import CollaborativeModel, build_collaborative
-from trainers.model.damoe import SECOND_BRANCHES, BaseLayer, DamoeLayer, frozen_layer
+from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
 from trainers.model.inputs import embed, enter
 from trainers.model.item_loss import gbce, item_cross_entropy, sampled_softmax
 from trainers.model.kernels import take
@@ -97,16 +97,18 @@ class MixRec(nn.Module):
         self.config = config
         self.objective = training
         self.backbone = backbone
-        width, bottleneck, activation = backbone.width, config.bottleneck, config.activation
+        width = backbone.width
         space = DamoeSpace(len(backbone.layers), config.replacement_frequency)
         replaced = () if config.kind == "llmrec" else space.damoe_layers
         layers: list[DamoeLayer] | list[BaseLayer]
         if config.kind == "mixrec":
             space.check(architecture)
-            second = SECOND_BRANCHES[config.second_mask]
-            layers = [DamoeLayer(width, bottleneck, activation, design, second) for design in architecture.layers]
+            layers = [
+                DamoeLayer(backbone, backbone.layers[index], config, design)
+                for index, design in zip(replaced, architecture.layers, strict=True)
+            ]
         else:
-            layers = [BaseLayer(width, bottleneck, activation) for _ in replaced]
+            layers = [BaseLayer(backbone.width, config.bottleneck, config.activation) for _ in replaced]
         self.layers = nn.ModuleList(layers)
         self._replaced: dict[int, DamoeLayer | BaseLayer] = dict(zip(replaced, layers, strict=True))
 

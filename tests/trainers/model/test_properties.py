@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
 from tests.oracles.cases import PROMPT, force_gate
 from tests.oracles.tiny_backbones import BOS_TOKEN, FAMILIES, VOCABULARY, Family, tiny_backbone
-from trainers.config import ModelConfig, TrainingConfig
+from trainers.config import AdapterKind, ModelConfig, TrainingConfig
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import ItemTokens
 from trainers.model.backbone import as_backbone
@@ -34,6 +34,7 @@ seeds = st.integers(0, 2**32 - 1)
 histories = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=5)
 batches = st.lists(st.tuples(histories, st.integers(-1, NUM_USERS - 1)), min_size=1, max_size=4)
 columns = st.sampled_from(["none", "item", "user", "user+item"])
+kinds = st.sampled_from(get_args(AdapterKind))
 configs = st.builds(
     ModelConfig,
     bottleneck=st.just(3),
@@ -41,6 +42,9 @@ configs = st.builds(
     kind=st.sampled_from(["mixrec", "mixrec", "mixrec", "mixrec_base"]),
     replacement_frequency=st.sampled_from([1, 1, 2]),
     activation=st.sampled_from(["none", "gelu"]),
+    causal_expert=kinds,
+    context_expert=kinds,
+    recommendation_adapter=kinds,
     collaborative_model=st.sampled_from(["ncf", "mf"]),
     collaborative_columns=columns,
     leading_bos=st.booleans(),
