@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mixrec_automl.cluster.executor import EpochEnded, Event
 from mixrec_automl.cluster.in_process import InProcessExecutor
-from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.cluster.training import OnEpoch, Training, TrialScore, TrialTask
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import PruningConfig
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, best_trial
+from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
 from tests.mixrec_automl.bench import Bench
-from tests.mixrec_automl.cluster.trainings import Counting, Troubled, true_mrr
+from tests.mixrec_automl.cluster.trainings import Counting, true_mrr
 from tests.mixrec_automl.proposers import Enumerating
 from tests.mixrec_automl.store.writing import writer_of
 
@@ -43,11 +48,10 @@ class Listed(Enumerating):
 
 
 @dataclass(frozen=True)
-class Slow(Counting):
-    """Long enough an epoch for a message to come in time; remembers what it trained."""
+class Remembering(Counting):
+    """Remembers what it trained."""
 
     epochs: int = EPOCHS
-    seconds: float = 0.15
     begun: list[tuple[int, int]] = field(default_factory=list)
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
@@ -55,17 +59,50 @@ class Slow(Counting):
         return super().__call__(trial, on_epoch)
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what is written is tested on both databases in `store/test_writer.py`."""
-    return f"sqlite:///{tmp_path / 'mixrec.db'}"
+class InStep(InProcessExecutor):
+    """A trial begins an epoch once the controller has dealt with the one before: no clock decides what it hears.
+
+    The answer to a report is given at once, as everywhere: what the controller says comes with the next one.
+    """
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(self._in_step)
+        self._inner = training
+        self._turn = threading.Condition()
+        self._taken: EpochEnded | None = None
+        self._dealt_with: set[tuple[int, int, int]] = set()
+
+    def next_event(self, timeout: float) -> Event | None:
+        with self._turn:
+            if self._taken is not None:
+                self._dealt_with.add((self._taken.number, self._taken.attempt, self._taken.epoch))
+                self._turn.notify_all()
+        event = super().next_event(timeout)
+        self._taken = event if isinstance(event, EpochEnded) else None
+        return event
+
+    def _in_step(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        def reported(epoch: int, metrics: Mapping[str, float]) -> bool:
+            goes_on = on_epoch(epoch, metrics)
+            key = (trial.number, trial.attempt, epoch)
+            with self._turn:
+                while not (key in self._dealt_with or self._stopping.is_set()):
+                    self._turn.wait(0.05)
+            return goes_on
+
+        return self._inner(trial, reported)
 
 
-@pytest.fixture
-def pruning_bench(bench: Bench) -> Bench:
-    """Twelve trials are completed, whose first epoch foretold the end."""
-    bench.epochs = EPOCHS
-    writer = writer_of(bench.repository, "s")
+@pytest.fixture(scope="module")
+def recorded_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with twelve completed trials, whose first epoch foretold the end; each test copies it.
+
+    SQLite alone: what the controller writes is tested on both databases in `store/test_writer.py`.
+    """
+    path = tmp_path_factory.mktemp("recorded") / "mixrec.db"
+    repository = Repository.open(f"sqlite:///{path}")
+    repository.create_search("s", {}, "fingerprint")
+    writer = writer_of(repository, "s")
     for number in range(KNOWN):
         design = Architecture.from_bits([int(bit) for bit in format(number + 1, f"0{Enumerating.bits}b")])
         writer.add_trials(number, design, [3], Origin.SOBOL, 0.0)
@@ -73,15 +110,29 @@ def pruning_bench(bench: Bench) -> Bench:
         for epoch in (1, EPOCHS - 1):
             writer.record_epoch(number, 1, epoch, {"validation_mrr": true_mrr(design) * epoch / EPOCHS})
         writer.complete_trial(number, 1, true_mrr(design), 0.001)
+    repository.close()
+    return path
+
+
+@pytest.fixture
+def pruning_bench(recorded_before: Path, tmp_path: Path) -> Iterator[Bench]:
+    with (
+        closing(sqlite3.connect(recorded_before)) as source,
+        closing(sqlite3.connect(tmp_path / "mixrec.db")) as target,
+    ):
+        source.backup(target)
+    repository = Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")
+    bench = Bench(repository, tmp_path / "run", epochs=EPOCHS)
     bench.proposer = Listed()
-    return bench
+    yield bench
+    repository.close()
 
 
 @pytest.mark.parametrize("config", [MEDIAN, HALVING], ids=["median", "halving"])
 def test_a_trial_that_promises_little_is_pruned(pruning_bench: Bench, config: PruningConfig) -> None:
     bench = pruning_bench
     bench.proposer = Listed(designs=(BAD, GOOD))
-    search = bench.run(Slow(), trials=KNOWN + 2, slots=1, pruning=config)
+    search = bench.run_with(partial(InStep, Remembering()), trials=KNOWN + 2, slots=1, pruning=config)
     assert search.state is SearchState.COMPLETED
     bad, good = bench.trials[KNOWN:]
     assert (bad.state, bad.mrr, bad.standard_error, bad.attempt) == (TrialState.PRUNED, None, None, 1)
@@ -98,26 +149,26 @@ def test_a_trial_that_promises_little_is_pruned(pruning_bench: Bench, config: Pr
 
 
 def test_without_a_rule_nothing_is_pruned(pruning_bench: Bench) -> None:
-    pruning_bench.run(Slow(seconds=0.01), trials=KNOWN + 1, slots=1)
+    pruning_bench.run_with(partial(InStep, Remembering()), trials=KNOWN + 1, slots=1)
     assert pruning_bench.states == [TrialState.COMPLETED] * (KNOWN + 1)
 
 
 def test_the_fixed_design_is_never_pruned(pruning_bench: Bench) -> None:
     pruning_bench.proposer = Listed(origin=Origin.FIXED)
-    pruning_bench.run(Slow(), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    pruning_bench.run_with(partial(InStep, Remembering()), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
     assert pruning_bench.states[-1] is TrialState.COMPLETED
 
 
 def test_only_the_trial_that_is_meant_ends(pruning_bench: Bench) -> None:
     pruning_bench.proposer = Listed(designs=(BAD, GOOD))
-    pruning_bench.run(Slow(), trials=KNOWN + 2, slots=2, pruning=MEDIAN)
+    pruning_bench.run_with(partial(InStep, Remembering()), trials=KNOWN + 2, slots=2, pruning=MEDIAN)
     assert pruning_bench.states[KNOWN:] == [TrialState.PRUNED, TrialState.COMPLETED]
 
 
-class Deaf(InProcessExecutor):
+class Deaf(InStep):
     """Its message to end comes too late, or finds the worker dead, as `instead` says."""
 
-    def __init__(self, training: Slow | Troubled, asked: list[tuple[int, int]], instead: str) -> None:
+    def __init__(self, training: Training, asked: list[tuple[int, int]], instead: str) -> None:
         super().__init__(training)
         self._asked, self._instead = asked, instead
 
@@ -129,7 +180,7 @@ class Deaf(InProcessExecutor):
 
 def test_a_trial_that_ends_by_itself_in_the_meantime_is_completed(pruning_bench: Bench) -> None:
     asked: list[tuple[int, int]] = []
-    pruning_bench.run_with(partial(Deaf, Slow(), asked, "completes"), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    pruning_bench.run_with(partial(Deaf, Remembering(), asked, "completes"), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
     assert asked == [(KNOWN, 1)], "told once"
     ended = pruning_bench.trials[KNOWN]
     assert (ended.state, ended.mrr, ended.error) == (TrialState.COMPLETED, true_mrr(BAD), None)
@@ -137,7 +188,7 @@ def test_a_trial_that_ends_by_itself_in_the_meantime_is_completed(pruning_bench:
 
 def test_a_trial_whose_worker_dies_in_the_meantime_is_not_tried_again(pruning_bench: Bench) -> None:
     asked: list[tuple[int, int]] = []
-    pruning_bench.run_with(partial(Deaf, Slow(), asked, "dies"), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    pruning_bench.run_with(partial(Deaf, Remembering(), asked, "dies"), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
     ended = pruning_bench.trials[KNOWN]
     assert (ended.state, ended.attempt, ended.losses) == (TrialState.PRUNED, 1, 0)
 
@@ -146,12 +197,12 @@ def test_a_trial_that_raises_in_the_meantime_has_failed(pruning_bench: Bench) ->
     """A design that cannot be trained is worth knowing of."""
 
     @dataclass(frozen=True)
-    class Raising(Slow):
+    class Raising(Remembering):
         def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
             super().__call__(trial, on_epoch)
             raise ArithmeticError("too late")
 
-    pruning_bench.run(Raising(), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    pruning_bench.run_with(partial(InStep, Raising()), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
     assert pruning_bench.states[KNOWN] is TrialState.FAILED
 
 
@@ -159,7 +210,7 @@ def test_in_its_last_epoch_a_trial_is_left_alone(pruning_bench: Bench) -> None:
     """Nothing would be saved, and whether the message still came in time would hang on the machine's load."""
     asked: list[tuple[int, int]] = []
     late = replace(MEDIAN, min_epochs=EPOCHS - 1)
-    pruning_bench.run_with(partial(Deaf, Slow(), asked, "completes"), trials=KNOWN + 1, slots=1, pruning=late)
+    pruning_bench.run_with(partial(Deaf, Remembering(), asked, "completes"), trials=KNOWN + 1, slots=1, pruning=late)
     assert asked == []
 
 
@@ -174,13 +225,19 @@ def test_what_is_pruned_stays_so(pruning_bench: Bench, tmp_path: Path) -> None:
             bench.stop.set()
 
     bench.watching.on_trial = stop_at_the_end
-    assert bench.run(Slow(), trials=KNOWN + 3, slots=1, pruning=MEDIAN).state is SearchState.STOPPED
+    assert (
+        bench.run_with(partial(InStep, Remembering()), trials=KNOWN + 3, slots=1, pruning=MEDIAN).state
+        is SearchState.STOPPED
+    )
     pruned = bench.trials[KNOWN]
     assert pruned.state is TrialState.PRUNED
     assert (tmp_path / "run" / "trials" / str(KNOWN) / "epoch.txt").exists(), "its checkpoints stay"
     bench.stop.clear()
-    training = Slow()
-    assert bench.run(training, trials=KNOWN + 3, slots=1, pruning=MEDIAN).state is SearchState.COMPLETED
+    training = Remembering()
+    assert (
+        bench.run_with(partial(InStep, training), trials=KNOWN + 3, slots=1, pruning=MEDIAN).state
+        is SearchState.COMPLETED
+    )
     assert bench.trials[KNOWN] == pruned
     assert KNOWN not in {number for number, _ in training.begun}
     assert len({trial.architecture for trial in bench.trials}) == KNOWN + 3, "its design is not proposed again"
@@ -204,20 +261,19 @@ def test_a_controller_that_died_with_its_verdict(
     progress = pruning_bench.folder / "trials" / str(KNOWN) / "epoch.txt"
     progress.parent.mkdir(parents=True)
     progress.write_text(str(recorded))
-    training = Slow(seconds=0.01)
-    pruning_bench.run(training, trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    training = Remembering()
+    pruning_bench.run_with(partial(InStep, training), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
     found = pruning_bench.trials[KNOWN]
     assert (found.state, found.attempt) == (state, 2)
     assert training.begun == ([(KNOWN, 2)] if trained else [])
 
 
 def test_a_stop_while_a_trial_is_told_to_end_prunes_it(pruning_bench: Bench) -> None:
-    class Stopping(InProcessExecutor):
+    class Stopping(InStep):
         def end_early(self, number: int, attempt: int) -> None:
             super().end_early(number, attempt)
             pruning_bench.stop.set()
 
-    make: Callable[[], InProcessExecutor] = partial(Stopping, Slow())
-    search = pruning_bench.run_with(make, trials=KNOWN + 3, slots=1, pruning=MEDIAN)
+    search = pruning_bench.run_with(partial(Stopping, Remembering()), trials=KNOWN + 3, slots=1, pruning=MEDIAN)
     assert search.state is SearchState.STOPPED
     assert pruning_bench.states[KNOWN] is TrialState.PRUNED
