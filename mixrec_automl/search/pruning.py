@@ -30,7 +30,8 @@ What the gate cannot tell:
 
 What pruning cannot change, and what it can: each score that the surrogate sees is that of a whole training, since a
 trial that was given up has none. Which designs have one is selected, though. Where early and final scores share the
-luck of a training seed, those that survive are luckier than average.
+luck of a training seed, those that survive are luckier than average: by a quarter of the seed's deviation in the
+simulation of `tests/mixrec_automl/search/test_pruned_data.py`.
 """
 
 from __future__ import annotations

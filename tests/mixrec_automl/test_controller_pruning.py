@@ -107,7 +107,7 @@ def recorded_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
         design = Architecture.from_bits([int(bit) for bit in format(number + 1, f"0{Enumerating.bits}b")])
         writer.add_trials(number, design, [3], Origin.SOBOL, 0.0)
         writer.start_trial(number, 1)
-        for epoch in (1, EPOCHS - 1):
+        for epoch in range(1, EPOCHS + 1):
             writer.record_epoch(number, 1, epoch, {"validation_mrr": true_mrr(design) * epoch / EPOCHS})
         writer.complete_trial(number, 1, true_mrr(design), 0.001)
     repository.close()
@@ -209,7 +209,7 @@ def test_a_trial_that_raises_in_the_meantime_has_failed(pruning_bench: Bench) ->
 def test_in_its_last_epoch_a_trial_is_left_alone(pruning_bench: Bench) -> None:
     """Nothing would be saved, and whether the message still came in time would hang on the machine's load."""
     asked: list[tuple[int, int]] = []
-    late = replace(MEDIAN, min_epochs=EPOCHS - 1)
+    late = replace(HALVING, min_epochs=EPOCHS - 1)
     pruning_bench.run_with(partial(Deaf, Remembering(), asked, "completes"), trials=KNOWN + 1, slots=1, pruning=late)
     assert asked == []
 
@@ -262,7 +262,8 @@ def test_a_controller_that_died_with_its_verdict(
     progress.parent.mkdir(parents=True)
     progress.write_text(str(recorded))
     training = Remembering()
-    pruning_bench.run_with(partial(InStep, training), trials=KNOWN + 1, slots=1, pruning=MEDIAN)
+    config = replace(HALVING, min_epochs=recorded)
+    pruning_bench.run_with(partial(InStep, training), trials=KNOWN + 1, slots=1, pruning=config)
     found = pruning_bench.trials[KNOWN]
     assert (found.state, found.attempt) == (state, 2)
     assert training.begun == ([(KNOWN, 2)] if trained else [])
