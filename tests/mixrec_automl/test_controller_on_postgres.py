@@ -24,8 +24,13 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "SILENT_SECONDS", 0.5)
 
 
-def take_away(bench: Bench, server: PostgresServer, state: str, seconds: float) -> list[threading.Timer]:
-    """Once the third training has begun; returns, once it has happened, what will bring it back."""
+def take_away(
+    bench: Bench, server: PostgresServer, state: str, seconds: float, *, stops: bool = False
+) -> list[threading.Timer]:
+    """Once the third training has begun; returns, once it has happened, what will bring it back.
+
+    With `stops` the search is told to stop a second later.
+    """
     returns: list[threading.Timer] = []
 
     def act(trial: Trial) -> None:
@@ -33,6 +38,8 @@ def take_away(bench: Bench, server: PostgresServer, state: str, seconds: float) 
             (server.kill if state == "killed" else server.freeze)()
             returns.append(threading.Timer(seconds, server.restore))
             returns[0].start()
+            if stops:
+                threading.Timer(1.0, bench.stop.set).start()
 
     bench.watching.on_trial = act
     return returns
@@ -57,8 +64,7 @@ def test_a_stop_does_not_wait_for_a_server_that_is_away(
     bench: Bench, postgres: PostgresServer, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "PATIENCE_WHEN_STOPPING", 0.3)
-    returns = take_away(bench, postgres, state, 60.0)
-    threading.Timer(1.0, bench.stop.set).start()
+    returns = take_away(bench, postgres, state, 60.0, stops=True)
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailableError):
         bench.run(Counting(epochs=4, seconds=0.1))

@@ -98,7 +98,7 @@ REPLICATES = st.lists(st.tuples(st.sampled_from(list(TrialState)), st.floats(0, 
     seed=st.integers(0, 2**31 - 1),
     initial_trials=st.integers(1, 9),
 )
-def test_no_design_is_ever_repeated(
+def test_no_design_is_repeated_but_as_a_replicate_with_a_seed_of_its_own(
     designs: list[tuple[int, list[tuple[TrialState, float]]]], seed: int, initial_trials: int
 ) -> None:
     trials: list[Trial] = []
@@ -112,7 +112,10 @@ def test_no_design_is_ever_repeated(
         with pytest.raises(SpaceExhausted):
             proposer.propose(trials, seed=seed)
     else:
-        assert proposer.propose(trials, seed=seed).architecture not in seen
+        proposal = proposer.propose(trials, seed=seed)
+        had = {(each.architecture, each.seed) for each in trials}
+        assert (proposal.architecture in seen) == (proposal.origin is Origin.REPLICATION)
+        assert not had & {(proposal.architecture, own) for own in proposal.seeds or ()}
 
 
 @pytest.mark.parametrize("initial_trials", [1, 5, 8])
@@ -122,15 +125,18 @@ def test_a_space_of_eight_designs_is_enumerated(
     initial_trials: int, states: tuple[TrialState, ...], replicates: int
 ) -> None:
     proposer, trials = AxProposer(TINY, initial_trials=initial_trials), []
-    for _ in range(8):
+    while len(by_design(trials)) < TINY.size:
         proposal = proposer.propose(trials, seed=initial_trials)
-        for seed in range(replicates):
+        is_new = proposal.architecture not in by_design(trials)
+        assert is_new == (proposal.origin is not Origin.REPLICATION)
+        for seed in proposal.seeds or range(replicates):
             state = states[len(trials) % len(states)]
             mrr = true_mrr(proposal.architecture) if state is C else None
             trials.append(trial(len(trials), proposal.architecture, mrr, state, proposal.origin, seed))
-    assert set(by_design(trials)) == {Architecture.from_bits(bits) for bits in itertools.product((0, 1), repeat=3)}
+        assert len(trials) < 40, "it comes to an end"
     with pytest.raises(SpaceExhausted, match="all 8 designs"):
         proposer.propose(trials, seed=initial_trials)
+    assert set(by_design(trials)) == {Architecture.from_bits(bits) for bits in itertools.product((0, 1), repeat=3)}
 
 
 # The replayed experiment
@@ -213,10 +219,9 @@ def other(tmp_path: Path) -> Bench:
     return Bench(repository, tmp_path / "other-run")
 
 
-@pytest.mark.parametrize("replicates", [1, 2])
-def test_an_interrupted_search_is_the_uninterrupted_one(bench: Bench, other: Bench, replicates: int) -> None:
-    """Designs, seeds, origins, states and scores: stopped, killed and resumed between, before and within replicates."""
-    training, budget = noisy(raising=(4, 5, 12)), {"trials": 9 * replicates, "slots": 1, "replicates": replicates}
+def test_an_interrupted_search_is_the_uninterrupted_one(bench: Bench, other: Bench) -> None:
+    """Designs, seeds, origins, states and scores: stopped, killed and resumed, replicates among its trials."""
+    training, budget = noisy(raising=(4, 5, 12)), {"trials": 18, "slots": 1}
 
     def disturb(changed: Trial) -> None:
         if (changed.number, changed.state, changed.attempt) in ((3, R, 1), (7, C, 1), (12, F, 1), (14, Q, 0)):
@@ -242,7 +247,8 @@ def test_an_interrupted_search_is_the_uninterrupted_one(bench: Bench, other: Ben
         return [(one.architecture, one.seed, one.origin, one.state, one.mrr) for one in of.trials]
 
     assert told(other) == told(bench)
-    assert runs == (4 if replicates == 1 else 7)
-    assert len(by_design(bench.trials)) == 9
-    assert bench.states.count(F) == (2 if replicates == 1 else 3)
-    assert [replicates[0].origin for replicates in by_design(bench.trials).values()][5:] == [PR] * 4
+    assert runs == 7
+    assert bench.states.count(F) == 3
+    origins = [one.origin for one in bench.trials]
+    assert origins[1:5] == [Origin.SOBOL] * 4
+    assert set(origins[5:]) == {PR, Origin.REPLICATION}
