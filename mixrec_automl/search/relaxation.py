@@ -59,6 +59,15 @@ class Factor:
 BIT = Factor(Kind.ORDINAL, 2)
 
 
+Index = slice | list[int]
+
+
+def _index(places: list[int]) -> Index:
+    """A slice where `places` follow each other: tensors are then not copied, at every step of an ascent."""
+    is_run = bool(places) and places == list(range(places[0], places[-1] + 1))
+    return slice(places[0], places[-1] + 1) if is_run else places
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """The parameters of a space, in the order of a point's columns."""
@@ -83,40 +92,49 @@ class Relaxation:
         """Upper end of each coordinate, [P]."""
         return torch.tensor([f.highest for f in self.factors for _ in range(f.coordinates)], dtype=torch.float64)
 
-    def columns(self, kind: Kind) -> list[int]:
-        """The columns of a point that hold parameters of `kind`."""
-        return [column for column, factor in enumerate(self.factors) if factor.kind is kind]
-
-    def coordinates(self, kind: Kind) -> list[int]:
-        """Where the coordinates of those parameters are."""
-        found: list[int] = []
-        first = 0
-        for factor in self.factors:
+    def _places(self, kind: Kind) -> list[tuple[int, slice]]:
+        """The column of each parameter of `kind` in a point, and where its coordinates are."""
+        found, first = [], 0
+        for column, factor in enumerate(self.factors):
             if factor.kind is kind:
-                found += range(first, first + factor.coordinates)
+                found.append((column, slice(first, first + factor.coordinates)))
             first += factor.coordinates
         return found
 
-    @cached_property
-    def _ordinal(self) -> tuple[list[int], list[int]]:
-        return self.columns(Kind.ORDINAL), self.coordinates(Kind.ORDINAL)
+    def _single(self, kind: Kind) -> tuple[Index, Index]:
+        """The same of a kind with one coordinate each: columns, and coordinates."""
+        places = self._places(kind)
+        return _index([column for column, _ in places]), _index([own.start for _, own in places])
 
     @cached_property
-    def _continuous(self) -> tuple[list[int], list[int]]:
-        return self.columns(Kind.CONTINUOUS), self.coordinates(Kind.CONTINUOUS)
+    def _ordinal(self) -> tuple[Index, Index]:
+        return self._single(Kind.ORDINAL)
+
+    @cached_property
+    def _discrete(self) -> list[int]:
+        return [column for column, factor in enumerate(self.factors) if factor.kind is not Kind.CONTINUOUS]
+
+    @cached_property
+    def _ordinal_draws(self) -> Index:
+        """Which of the discrete parameters are ordinal."""
+        kinds = [self.factors[column].kind for column in self._discrete]
+        return _index([place for place, kind in enumerate(kinds) if kind is Kind.ORDINAL])
+
+    @cached_property
+    def _continuous(self) -> tuple[Index, Index]:
+        return self._single(Kind.CONTINUOUS)
 
     @cached_property
     def _nominal(self) -> list[tuple[int, slice]]:
-        found, first = [], 0
-        for column, factor in enumerate(self.factors):
-            if factor.kind is Kind.NOMINAL:
-                found.append((column, slice(first, first + factor.levels)))
-            first += factor.coordinates
-        return found
+        return self._places(Kind.NOMINAL)
+
+    @cached_property
+    def _highest_floor(self) -> Tensor:
+        return self.highest[self._ordinal[1]] - 1
 
     def _floor(self, phi: Tensor) -> Tensor:
         """The lower of the two levels that an ordinal parameter can take at phi [..., ordinal coordinates]."""
-        return phi.detach().floor().clamp_min(0).minimum(self.highest[self._ordinal[1]] - 1)
+        return phi.detach().floor().clamp_min(0).minimum(self._highest_floor)
 
     def upper(self, phi: Tensor, temperature: float) -> Tensor:
         """Probability that an ordinal parameter takes the upper of its two levels, [R, ordinal]; of a bit: theta."""
@@ -126,9 +144,8 @@ class Relaxation:
     def probabilities(self, phi: Tensor, temperature: float) -> list[Tensor]:
         """Of every level of each discrete parameter, each [R, levels], in the order of the columns; differentiable."""
         table: dict[int, Tensor] = {}
-        columns, coordinates = self._ordinal
-        upper, floors = self.upper(phi, temperature), self._floor(phi[:, coordinates]).long()
-        for place, column in enumerate(columns):
+        upper, floors = self.upper(phi, temperature), self._floor(phi[:, self._ordinal[1]]).long()
+        for place, (column, _) in enumerate(self._places(Kind.ORDINAL)):
             levels, one = torch.arange(self.factors[column].levels), upper[:, place, None]
             lower = floors[:, place, None]
             table[column] = (levels == lower) * (1 - one) + (levels == lower + 1) * one
@@ -146,21 +163,19 @@ class Relaxation:
             d log p(z | phi) / d phi [R, S, P], zero for continuous coordinates.
         """
         restarts = len(phi)
-        discrete = [column for column, factor in enumerate(self.factors) if factor.kind is not Kind.CONTINUOUS]
-        uniform = torch.rand(restarts, samples, len(discrete), generator=generator, dtype=torch.float64)
-        place_of = {column: place for place, column in enumerate(discrete)}
+        uniform = torch.rand(restarts, samples, len(self._discrete), generator=generator, dtype=torch.float64)
         points = torch.zeros(restarts, samples, len(self.factors), dtype=torch.float64)
         score = torch.zeros(restarts, samples, phi.shape[1], dtype=torch.float64)
         columns, coordinates = self._ordinal
         if columns:
             one = self.upper(phi.detach(), temperature)[:, None, :]
-            draw = (uniform[..., [place_of[column] for column in columns]] < one).to(torch.float64)
+            draw = (uniform[..., self._ordinal_draws] < one).to(torch.float64)
             points[..., columns] = self._floor(phi[:, coordinates])[:, None, :] + draw
             score[..., coordinates] = (draw - one) / temperature
         for column, own in self._nominal:
             chances = torch.softmax((phi.detach()[:, own] - 0.5) / temperature, dim=1)
             edges = chances.cumsum(dim=1)[:, None, :-1]
-            level = (uniform[..., place_of[column], None] >= edges).sum(dim=-1)
+            level = (uniform[..., self._discrete.index(column), None] >= edges).sum(dim=-1)
             points[..., column] = level.to(torch.float64)
             one_hot = torch.nn.functional.one_hot(level, self.factors[column].levels)
             score[..., own] = (one_hot - chances[:, None, :]) / temperature
@@ -203,7 +218,7 @@ class Relaxation:
         phi = torch.full((len(points), len(self.highest)), 0.5, dtype=torch.float64)
         columns, coordinates = self._ordinal
         own = points[:, columns]
-        middle = self._floor_of_levels(own) + 0.5
+        middle = self._floor(own) + 0.5
         phi[:, coordinates] = middle + (own - middle) * certainty
         for column, slot in self._nominal:
             one_hot = torch.nn.functional.one_hot(points[:, column].long(), self.factors[column].levels)
@@ -211,9 +226,6 @@ class Relaxation:
         columns, coordinates = self._continuous
         phi[:, coordinates] = points[:, columns]
         return phi
-
-    def _floor_of_levels(self, levels: Tensor) -> Tensor:
-        return levels.minimum(self.highest[self._ordinal[1]] - 1)
 
     def neighbours(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Each of `points` [any, D] with one of its parameters, drawn at random, set to another value, drawn too."""

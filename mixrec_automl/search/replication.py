@@ -33,18 +33,15 @@ def expected_maximum_of_lines(intercepts: Tensor, slopes: Tensor) -> float:
     kept: list[tuple[float, float]] = []
     starts: list[float] = []
     for slope, intercept in order:
-        start = -math.inf
         while kept:
             last_slope, last_intercept = kept[-1]
-            if slope == last_slope:  # parallel, and not lower, as sorted
-                start = starts.pop()
-                kept.pop()
-                continue
-            start = (last_intercept - intercept) / (slope - last_slope)
+            is_parallel = slope == last_slope  # and not lower, as sorted
+            start = -math.inf if is_parallel else (last_intercept - intercept) / (slope - last_slope)
             if start > starts[-1]:
                 break
             kept.pop()
             starts.pop()
+        else:
             start = -math.inf
         kept.append((slope, intercept))
         starts.append(start)

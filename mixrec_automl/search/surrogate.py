@@ -57,7 +57,8 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
         columns = train_X.shape[-1]
         parts = []
         if columns > numeric:
-            parts.append(_discrete_kernel(columns - numeric if discrete is None else discrete, columns - numeric))
+            own = range(columns - numeric) if numeric else None  # None: all, which are then not copied at each call
+            parts.append(_discrete_kernel(columns - numeric if discrete is None else discrete, own))
         if numeric:
             parts.append(_numeric_kernel(range(columns - numeric, columns)))
         super().__init__(
@@ -69,10 +70,11 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
         )
 
 
-def _discrete_kernel(parameters: int, columns: int) -> RBFKernel:
+def _discrete_kernel(parameters: int, columns: Sequence[int] | None) -> RBFKernel:
     prior = LogNormalPrior(0.5 * math.log(parameters), LENGTHSCALE_PRIOR_SPREAD)
     constraint = GreaterThan(SHORTEST_LENGTHSCALE, transform=None, initial_value=prior.mode)
-    return RBFKernel(active_dims=tuple(range(columns)), lengthscale_prior=prior, lengthscale_constraint=constraint)
+    active = None if columns is None else tuple(columns)
+    return RBFKernel(active_dims=active, lengthscale_prior=prior, lengthscale_constraint=constraint)
 
 
 def _numeric_kernel(columns: Sequence[int]) -> RBFKernel:
