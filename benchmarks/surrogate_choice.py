@@ -26,7 +26,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
-from mixrec_automl.search.surrogate import LENGTHSCALE_PRIOR_SPREAD, SHORTEST_LENGTHSCALE, fit, predict
+from mixrec_automl.search.kernels import LENGTHSCALE_PRIOR_SPREAD, SHORTEST_LENGTHSCALE
+from mixrec_automl.search.surrogate import fit, predict
 
 LEVEL = 0.2
 NOISES = (0.05, LEVEL, 0.5)

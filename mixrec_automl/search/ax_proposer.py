@@ -37,15 +37,16 @@ from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.replication import design_to_train
-from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate, fit, predict
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
-from search_spaces.architecture import Architecture, as_bit_rows
+from search_spaces.architecture import BITS_PER_LAYER, Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
 
 METRIC = "mrr"
@@ -123,7 +124,8 @@ class AxProposer:
         with one_thread(), manual_seed(0):
             bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
             outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
-            surrogate = fit(bits, outcomes, training_seed_variance(trials))
+            columns = Columns(bits.shape[1], bits_per_layer=BITS_PER_LAYER)
+            surrogate = fit(bits, outcomes, training_seed_variance(trials), columns)
             mean, _deviation = predict(surrogate, torch.tensor(as_bit_rows(designs)))
         return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
 
@@ -135,6 +137,7 @@ class AxProposer:
             self.space.check(design)
         if len(seen) >= self.space.size:
             raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
+        kernel = ""
         probe = noise_probe(seen) if len(seen) >= self.initial_trials else None
         if self.space.fixed_design not in seen:
             architecture, origin = self.space.fixed_design, Origin.FIXED
@@ -142,17 +145,17 @@ class AxProposer:
             architecture, origin = probe, Origin.REPLICATION
         else:
             with one_thread():
-                architecture, origin = self._generate(trials, seen, seed)
+                architecture, origin, kernel = self._generate(trials, seen, seed)
         if architecture not in seen:
-            return Proposal(architecture, origin, time.perf_counter() - began)
+            return Proposal(architecture, origin, time.perf_counter() - began, kernel)
         if origin not in (Origin.PROBABILISTIC_REPARAMETERIZATION, Origin.REPLICATION):
             raise AssertionError(f"{architecture} was proposed twice")
         further = 1 + max(trial.seed for trial in seen[architecture])
-        return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, seeds=(further,))
+        return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, kernel, seeds=(further,))
 
     def _generate(
         self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
-    ) -> tuple[Architecture, Origin]:
+    ) -> tuple[Architecture, Origin, str]:
         noise_variance = training_seed_variance(trials)
         experiment = replay(self.space, trials, noise_variance)
         pending = sorted((trial.architecture for trial in trials if not trial.state.is_final), key=str)
@@ -166,15 +169,19 @@ class AxProposer:
             "pending": torch.tensor(as_bit_rows(pending), dtype=torch.float64).reshape(-1, self.space.num_bits),
         }
         while True:
-            strategy = _strategy(self.initial_trials, {"seed": seed, "init_position": position}, options)
-            with manual_seed(own_seed):  # the surrogate's fit draws new starts where the first one fails
+            strategy = _strategy(
+                self.initial_trials, {"seed": seed, "init_position": position}, options, ArchitectureSurrogate
+            )
+            with manual_seed(own_seed):
                 [[run]] = strategy.gen(experiment, n=1)
             parameters = run.arms[0].parameters
             architecture = Architecture.from_bits([int(parameters[name]) for name in sorted(parameters)])
             origin = Origin(strategy.current_node_name)
             # Ax's Sobol sampler may come back to the design of a failed trial; then the next point is taken.
-            if architecture not in seen or origin is not Origin.SOBOL:
-                return architecture, origin
+            if origin is not Origin.SOBOL:
+                return architecture, origin, strategy.adapter.generator.surrogate.model.covar_module.name
+            if architecture not in seen:
+                return architecture, origin, ""
             position += 1
 
 
@@ -203,10 +210,12 @@ def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStr
         initial_trials: quasi-random ones, before the surrogate takes over.
         seed: of everything random.
     """
-    return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()})
+    return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()}, DesignSurrogate)
 
 
-def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any]) -> GenerationStrategy:
+def _strategy(
+    initial_trials: int, sobol: dict[str, Any], options: dict[str, Any], surrogate_class: type[DesignSurrogate]
+) -> GenerationStrategy:
     model_based = Origin.PROBABILISTIC_REPARAMETERIZATION.value
     # Replayed trials belong to no node: the criteria count all trials of the experiment, or Sobol would never end.
     enough = MinTrials(initial_trials, transition_to=model_based, use_all_trials_in_exp=True)
@@ -221,7 +230,7 @@ def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any
         generator_specs=[GeneratorSpec(Generators.SOBOL, generator_kwargs=sobol)],
         transition_criteria=[enough, fittable],
     )
-    surrogate = ModelConfig(botorch_model_class=DesignSurrogate, input_transform_classes=None)
+    surrogate = ModelConfig(botorch_model_class=surrogate_class, input_transform_classes=None)
     optimised = GenerationNode(
         name=model_based,
         generator_specs=[

@@ -22,6 +22,8 @@ class Proposal:
     origin: Origin
     seconds: float
     """Wall-clock time it took."""
+    kernel: str = ""
+    """Covariance that was chosen for the surrogate; empty where none was asked."""
     variant: str = ""
     """Of a study: the configuration that is to be trained."""
     seeds: tuple[int, ...] | None = None

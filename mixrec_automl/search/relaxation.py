@@ -25,6 +25,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mixrec_automl.search.kernels import Columns
+
 
 class Kind(Enum):
     """Of a parameter."""
@@ -185,9 +187,11 @@ class Relaxation:
         return points, score
 
     @property
-    def discrete(self) -> int:
-        """Number of parameters whose values have no distance but being equal or not: bits and nominal ones."""
-        return sum(factor.kind is Kind.NOMINAL or factor == BIT for factor in self.factors)
+    def columns(self) -> Columns:
+        """Those of `features`."""
+        nominal = tuple(factor.levels for factor in self.factors if factor.kind is Kind.NOMINAL)
+        bits = self.factors.count(BIT)
+        return Columns(bits, nominal, len(self.factors) - bits - len(nominal))
 
     def features(self, points: Tensor) -> Tensor:
         """What a Gaussian process reads of `points` [..., D]: bits, then each nominal parameter as one of c columns, so
@@ -206,11 +210,6 @@ class Relaxation:
             else:
                 numeric.append(own / factor.highest)
         return torch.cat([*bits, *nominal, *numeric], dim=-1)
-
-    @property
-    def numeric(self) -> int:
-        """Number of the last columns of `features` whose distance counts."""
-        return len(self.factors) - self.discrete
 
     def near(self, points: Tensor, temperature: float) -> Tensor:
         """phi [any, P] whose distributions favour `points` [any, D], without being certain of them."""

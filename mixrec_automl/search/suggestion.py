@@ -125,7 +125,7 @@ def _optimised(
     seed: int,
 ) -> Tensor:
     features = relaxation.features
-    surrogate = fit(features(known), values, noise_variance, relaxation.numeric, relaxation.discrete)
+    surrogate = fit(features(known), values, noise_variance, relaxation.columns)
     observed = torch.unique(known, dim=0)
     waiting = features(pending) if len(pending) else None
     acquisition = LogNoisyExpectedImprovement(surrogate, features(observed), waiting)

@@ -20,5 +20,5 @@ class GridProposer:
         had = {(trial.variant, trial.seed) for trial in trials}
         for cell in self.cells:
             if (cell.variant, cell.seed) not in had:
-                return Proposal(cell.architecture, Origin.STUDY, 0.0, cell.variant, (cell.seed,))
+                return Proposal(cell.architecture, Origin.STUDY, 0.0, variant=cell.variant, seeds=(cell.seed,))
         raise SpaceExhausted

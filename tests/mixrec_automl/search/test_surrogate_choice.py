@@ -1,0 +1,156 @@
+"""The choice of a covariance, against fits of a peer and against leaving outcomes out."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.utils.gpytorch_modules import get_gaussian_likelihood_with_lognormal_prior
+from gpytorch.constraints import GreaterThan
+from gpytorch.kernels import MaternKernel, RBFKernel
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+
+from mixrec_automl.search.kernels import Columns, Covariance, Prior, candidates
+from mixrec_automl.search.surrogate import ArchitectureSurrogate, fit
+from mixrec_automl.search.surrogate_choice import FEWEST, Fitted, Outcomes, choose, fit_covariance
+
+COLUMNS = Columns(bits=12, bits_per_layer=3)
+BY_NAME = {one.name: Covariance(COLUMNS, one) for one in candidates(COLUMNS)}
+NOISE = 0.02
+
+
+def data(number: int, effects: torch.Tensor, seed: int = 0, noise: float = NOISE) -> Outcomes:
+    """Standardised sums of the bits' effects, bent so that they are not linear."""
+    generator = torch.Generator().manual_seed(seed)
+    designs = torch.unique((torch.rand(number, 12, generator=generator) < 0.5).double(), dim=0)
+    values = torch.sin(designs @ effects.double())
+    values = (values - values.mean()) / values.std()
+    values = values + noise**0.5 * torch.randn(len(designs), generator=generator, dtype=torch.float64)
+    return Outcomes(designs, values, torch.full((len(designs),), noise, dtype=torch.float64))
+
+
+EFFECTS = torch.linspace(-1, 1.3, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "lengthscales"),
+    [("RBF", RBFKernel, None), ("Matern 5/2", MaternKernel, None), ("RBF, ARD", RBFKernel, 12)],
+)
+@pytest.mark.parametrize("is_noise_known", [True, False])
+def test_the_fit_is_that_of_botorch(
+    name: str, kernel: type[RBFKernel], lengthscales: int | None, is_noise_known: bool
+) -> None:
+    known = data(30, EFFECTS)
+    prior = LogNormalPrior(0.5 * math.log(12), 0.75)
+    constraint = GreaterThan(0.1, transform=None, initial_value=prior.mode)
+    covariance = kernel(ard_num_dims=lengthscales, lengthscale_prior=prior, lengthscale_constraint=constraint)
+    likelihood = get_gaussian_likelihood_with_lognormal_prior()
+    noise = known.noise[:, None] if is_noise_known else None
+    peer = SingleTaskGP(
+        known.designs,
+        known.values[:, None],
+        noise,
+        likelihood=None if is_noise_known else likelihood,
+        covar_module=covariance,
+        outcome_transform=None,
+    )
+    mll = ExactMarginalLogLikelihood(peer.likelihood, peer)
+    fit_gpytorch_mll(mll)
+
+    def objective() -> float:
+        mll.train()
+        return float(mll(peer(*peer.train_inputs), peer.train_targets)) * len(known.values)
+
+    best = objective()
+    outcomes = known if is_noise_known else Outcomes(known.designs, known.values, Prior(-4.0, 1.0, 1e-4))
+    default = fit_covariance(BY_NAME["RBF"], outcomes)
+    found = fit_covariance(BY_NAME[name], outcomes, default)
+    covariance.lengthscale = found.hyperparameters
+    peer.mean_module.initialize(constant=found.mean)
+    if not is_noise_known:
+        likelihood.noise = found.noise[0]
+    assert objective() == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["RBF", "RBF, ARD", "pairs"])
+def test_leave_one_out_comes_close_to_fits_without_each_outcome(name: str) -> None:
+    outcomes = data(24, EFFECTS, noise=0.1)
+    whole = fit_covariance(BY_NAME[name], outcomes)
+    refitted, kept = [], []
+    for out in range(len(outcomes.values)):
+        rest = torch.arange(len(outcomes.values)) != out
+        others = Outcomes(outcomes.designs[rest], outcomes.values[rest], outcomes.noise[rest])
+        refitted.append(literal_log_density(fit_covariance(BY_NAME[name], others), others, outcomes, out))
+        kept.append(literal_log_density(whole, others, outcomes, out))
+    truth, flattered, found = sum(refitted), sum(kept), float(whole.log_densities.sum())
+    print(f"\n{name}: refitted {truth:.3f}, hyperparameters kept {flattered:.3f}, corrected {found:.3f}")
+    assert flattered > truth, "what is corrected"
+    assert abs(found - truth) < 0.5 * abs(flattered - truth)
+
+
+def literal_log_density(fitted: Fitted, others: Outcomes, outcomes: Outcomes, out: int) -> float:
+    """Textbook, with an explicit inverse."""
+    values, noise = fitted.hyperparameters, outcomes.noise[0]
+    matrix = fitted.covariance(values, others.designs, others.designs) + torch.diag(others.noise)
+    cross = fitted.covariance(values, outcomes.designs[[out]], others.designs)[0]
+    weights = cross @ torch.linalg.inv(matrix)
+    mean, variance = fitted.mean + weights @ (others.values - fitted.mean), 1 - weights @ cross + noise
+    return float(-0.5 * ((outcomes.values[out] - mean) ** 2 / variance + (2 * math.pi * variance).log()))
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        (torch.tensor([2.0, 0.0, 0.0]).repeat(4), "RBF, shared by layers"),
+        (torch.tensor([2.5, 1.3] + [0.0] * 10), "RBF, ARD"),
+    ],
+    ids=["one place in every layer", "two bits"],
+)
+def test_the_covariance_that_the_outcomes_have_is_found(effects: torch.Tensor, expected: str) -> None:
+    names = [choose(COLUMNS, data(40, effects, seed, noise=1e-3)).covariance.name for seed in range(5)]
+    assert names.count(expected) >= 4, names
+
+
+def test_few_outcomes_keep_the_first() -> None:
+    effects = torch.tensor([2.5, 1.3] + [0.0] * 10)
+    assert choose(COLUMNS, data(FEWEST - 1, effects, noise=1e-3)).covariance.name == "RBF"
+
+
+def test_noise_alone_keeps_the_first_more_often_than_not() -> None:
+    names = [choose(COLUMNS, data(30, 0 * EFFECTS, seed, noise=1.0)).covariance.name for seed in range(10)]
+    assert names.count("RBF") >= 6, names
+
+
+def test_the_choice_hangs_on_the_outcomes_alone_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = data(30, EFFECTS)
+    with caplog.at_level(logging.INFO):
+        first = fit(outcomes.designs, outcomes.values, NOISE, COLUMNS)
+    torch.manual_seed(1)
+    torch.rand(10)
+    again = fit(outcomes.designs, outcomes.values, NOISE, COLUMNS)
+    turned = fit(outcomes.designs.flip(0), outcomes.values.flip(0), NOISE, COLUMNS)
+    for other in (again, turned):
+        assert other.covar_module.name == first.covar_module.name
+        assert torch.equal(other.covar_module.values, first.covar_module.values)
+    assert f"surrogate of {len(outcomes.values)} designs: {first.covar_module.name}" in caplog.text
+    assert all(name in caplog.text for name in BY_NAME)
+
+
+def test_replicates_are_fitted_as_their_mean() -> None:
+    """So leaving a design out leaves all of its outcomes out."""
+    outcomes = data(30, EFFECTS)
+    apart = torch.tensor([0.1, -0.1]).double()
+    twice = torch.cat([outcomes.values, outcomes.values[:1] + apart[1:]])
+    twice[0] += apart[0]
+    doubled = fit(torch.cat([outcomes.designs, outcomes.designs[:1]]), twice, NOISE, COLUMNS)
+    noise = torch.full((len(outcomes.values), 1), NOISE).double()
+    noise[0] /= 2
+    single = ArchitectureSurrogate(outcomes.designs, outcomes.values[:, None], noise)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(single.likelihood, single))
+    assert doubled.covar_module.name == single.covar_module.name
+    assert torch.allclose(doubled.covar_module.values, single.covar_module.values, rtol=1e-3)
