@@ -37,12 +37,12 @@ from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.noise import training_seed_variance
-from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.search.relaxation import Relaxation
-from mixrec_automl.search.replication import design_to_train
 from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate, fit, predict
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
@@ -68,31 +68,29 @@ class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
     """
 
     def optimize(self, n: int, search_space_digest: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """One design [1, bits], its acquisition value [1] and its weight [1].
+        """Designs [n, bits], their acquisition values [n] and weights [n]; fewer than n where no more are left.
 
-        It is a new one, or one of those observed where a replicate of that promises to teach more.
+        Each is a new one, or one of those observed where a replicate of that promises to teach more; and each is chosen
+        beside those before it, as `Beliefs.points`.
 
         Raises:
             SpaceExhausted: as `propose_point`.
-            ValueError: more than one design is asked for, or the space is not {0,1}^n.
+            ValueError: the space is not {0,1}^n.
         """
-        if n != 1 or any(tuple(bounds) != (0, 1) for bounds in search_space_digest.bounds):
-            raise ValueError("probabilistic reparameterization proposes one design at a time, over bits")
+        if any(tuple(bounds) != (0, 1) for bounds in search_space_digest.bounds):
+            raise ValueError("probabilistic reparameterization proposes designs of bits here")
         observed = torch.unique(self.X_observed, dim=0)
-        known = observed if self.X_pending is None else torch.cat([observed, self.X_pending])
-        mean, _deviation = predict(self.surrogate.model, observed)
-        design, value = propose_point(
-            self.acqf,
+        pending = self.options.get("pending", observed[:0] if self.X_pending is None else self.X_pending)
+        beliefs = Beliefs(
             Relaxation.of_bits(len(search_space_digest.bounds)),
-            seen=self.options.get("seen", known),
-            good=observed[mean.argsort(descending=True, stable=True)],
-            ascent=self.options["ascent"],
-            seed=self.options["seed"],
+            self.surrogate.model,
+            observed,
+            self.options.get("noise_variance"),
         )
-        if "noise_variance" in self.options:
-            pending, noise = self.options["pending"], self.options["noise_variance"]
-            design = design_to_train(self.surrogate.model, design, observed, pending, noise)
-        return design[None], torch.tensor([value]), torch.ones(1)
+        seen = self.options.get("seen", torch.cat([observed, pending]))
+        found = at_most(n, beliefs.points(seen, pending, self.options["ascent"], self.options["seed"]))
+        designs, values = zip(*found, strict=True)
+        return torch.stack(designs), torch.tensor(values), torch.ones(len(found))
 
 
 @dataclass(frozen=True)
@@ -205,6 +203,7 @@ def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStr
         client.configure_experiment([RangeParameterConfig(f"bit_{i}", (0, 1), parameter_type="int") for i in range(12)])
         client.configure_optimization("mrr")
         client.set_generation_strategy(generation_strategy())
+        client.get_next_trials(max_trials=3)  # each chosen beside those before it, and beside what runs
 
     Args:
         initial_trials: quasi-random ones, before the surrogate takes over.

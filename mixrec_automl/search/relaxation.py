@@ -199,6 +199,8 @@ class Relaxation:
 
         Bits alone are features as they are.
         """
+        if all(factor == BIT for factor in self.factors):
+            return points
         bits, nominal, numeric = [], [], []
         for column, factor in enumerate(self.factors):
             own = points[..., column, None]
