@@ -10,9 +10,10 @@ differs and 0 where it does not, they are:
 - Matern 5/2 of r = sqrt(sum_i d_i) / l: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006),
   equation 4.17.
 - Pairs, k = (e_1 / D + rho e_2 / (D (D - 1) / 2)) / (1 + rho) with the first two elementary symmetric polynomials of
-  the D correlations c_i = 1 - d_i v / (v - 1) of a parameter with v values: effects of single parameters and of pairs, each
-  independent and normal, as in the model of Baptista and Poloczek, Bayesian Optimization of Combinatorial Structures
-  (BOCS, ICML 2018). The polynomials are those of Duvenaud et al., Additive Gaussian Processes (NeurIPS 2011).
+  the D correlations c_i = 1 - d_i v / (v - 1) of a parameter with v values: effects of single parameters and of pairs,
+  each independent and normal, as in the model of Baptista and Poloczek, Bayesian Optimization of Combinatorial
+  Structures (BOCS, ICML 2018). The polynomials are those of Duvenaud et al., Additive Gaussian Processes (NeurIPS
+  2011).
 
 Numeric parameters have an RBF with a lengthscale each, by which the discrete ones are multiplied.
 

@@ -93,7 +93,7 @@ def fit(
     if noise_variance is not None:  # a mean says what its replicates say, and leaving it out leaves out all of them
         rows, places, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
         values = torch.zeros(len(rows), dtype=torch.float64).index_add(0, places, values) / counts
-        noise = (noise_variance / counts)[:, None]
+        noise = noise_variance / counts[:, None].to(torch.float64)
     surrogate = DesignSurrogate(rows, values[:, None], noise, columns)
     fit_gpytorch_mll(ExactMarginalLogLikelihood(surrogate.likelihood, surrogate))
     return surrogate

@@ -25,9 +25,14 @@ from torch import Tensor
 
 from mixrec_automl.search.kernels import Columns, Covariance, GroupedRBF, Prior, candidates
 
-FEWEST = 12
+FEWEST = 24
+"""Outcomes of designs below which the first candidate stays: in simulation the choice helps as often as it hurts at 20
+and lowers the error at 30."""
 TOLERANCE = 1e-6
 """L-BFGS ends where a step changes the log density by less than this share."""
+
+HIGHEST_LEVERAGE = 0.95
+"""An outcome whose own is higher decides on hyperparameters alone; the step without it is then no estimate."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,26 +76,37 @@ def leave_one_out(precision: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_densities(covariance: Tensor, residual: Tensor, slopes: Tensor, spreads: Tensor) -> Tensor:
-    """Of each outcome given the others, had the hyperparameters been fitted to these others alone, [m].
+    """Of each outcome given the others, had mean and hyperparameters been fitted to these others alone, [m].
 
     Without outcome i the log posterior of the hyperparameters lacks the log density d_i of that outcome given the
-    others, whose gradient is g_i (equations 5.10 and 5.13). So their optimum moves by - H^-1 g_i, to first order, and
-    d_i falls by g_i' H^-1 g_i. H is the Fisher information and the curvature of the priors.
+    others, whose gradient is g_i = U_i r_i (equations 5.10 and 5.13): U_i holds the slopes of its mean and of the
+    logarithm of its variance, r_i their residuals. Of the Fisher information H, priors included, U_i U_i' goes with it.
+    So a Newton step leads to the optimum without it, and d_i falls by g_i' (H - U_i U_i')^-1 g_i. That is
+    r' A (1 - A)^-1 r with its leverage A = U_i' H^-1 U_i.
 
     Args:
-        covariance: as `leave_one_out`.
+        covariance: of the outcomes, noise included, [m, m].
         residual: as `leave_one_out`.
         slopes: derivative of `covariance` in the logarithm of each hyperparameter, [p, m, m].
         spreads: of the priors of these logarithms, [p].
     """
     precision = _inverse(torch.linalg.cholesky(covariance))
     error, variance = leave_one_out(precision, residual)
-    density = -0.5 * (error.square() / variance + variance.log() + math.log(2 * math.pi))
+    sums = precision.sum(0)
+    error = error / (1 - variance * sums.square() / sums.sum())  # the mean that is best for the others
+    z = error / variance.sqrt()
+    density = -0.5 * (z.square() + variance.log() + math.log(2 * math.pi))
+
     weights, relative = precision @ residual, precision @ slopes
-    by_precision = (relative * precision).sum(-1)  # diagonal of each product, [p, m]
-    gradient = variance * (weights * (relative @ weights) - 0.5 * (1 + weights * error) * by_precision)
+    by_precision = variance * (relative * precision).sum(-1)  # slope of the logarithm of the variance, [p, m]
+    of_mean = variance.sqrt() * (relative @ weights - weights * by_precision)
+    u = torch.stack([of_mean, by_precision / math.sqrt(2)]).permute(2, 1, 0)  # [m, p, 2]
+    r = torch.stack([z, (z.square() - 1) / math.sqrt(2)], dim=1)
     information = 0.5 * torch.einsum("iab,jba->ij", relative, relative) + torch.diag(spreads.square().reciprocal())
-    return density - (gradient * torch.linalg.solve(information, gradient)).sum(0)
+    leverage, axes = torch.linalg.eigh(u.mT @ torch.linalg.solve(information, u))
+    leverage = leverage.clamp(0, HIGHEST_LEVERAGE)
+    along = (axes.mT @ r[:, :, None])[..., 0]
+    return density - (along.square() * leverage / (1 - leverage)).sum(1)
 
 
 def choose(columns: Columns, outcomes: Outcomes) -> Fitted:

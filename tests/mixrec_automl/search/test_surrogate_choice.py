@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +16,15 @@ from gpytorch.kernels import MaternKernel, RBFKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 
+from mixrec_automl.search.ax_proposer import AxProposer
 from mixrec_automl.search.kernels import Columns, Covariance, Prior, candidates
+from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.surrogate import ArchitectureSurrogate, fit
 from mixrec_automl.search.surrogate_choice import FEWEST, Fitted, Outcomes, choose, fit_covariance
+from mixrec_automl.store.records import TrialState
+from search_spaces.architecture import as_bit_rows
+from search_spaces.damoe import DamoeSpace
+from tests.mixrec_automl.search.trials import recorded
 
 COLUMNS = Columns(bits=12, bits_per_layer=3)
 BY_NAME = {one.name: Covariance(COLUMNS, one) for one in candidates(COLUMNS)}
@@ -122,7 +129,12 @@ def test_few_outcomes_keep_the_first() -> None:
 
 
 def test_noise_alone_keeps_the_first_more_often_than_not() -> None:
-    names = [choose(COLUMNS, data(30, 0 * EFFECTS, seed, noise=1.0)).covariance.name for seed in range(10)]
+    names = []
+    for seed in range(10):
+        outcomes = data(30, EFFECTS, seed)
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.randn(len(outcomes.values), generator=generator, dtype=torch.float64)
+        names.append(choose(COLUMNS, Outcomes(outcomes.designs, values, 0 * values + 1)).covariance.name)
     assert names.count("RBF") >= 6, names
 
 
@@ -154,3 +166,15 @@ def test_replicates_are_fitted_as_their_mean() -> None:
     fit_gpytorch_mll(ExactMarginalLogLikelihood(single.likelihood, single))
     assert doubled.covar_module.name == single.covar_module.name
     assert torch.allclose(doubled.covar_module.values, single.covar_module.values, rtol=1e-3)
+
+
+def test_a_proposal_names_the_choice_that_the_fit_makes() -> None:
+    trials = [
+        replace(one, mrr=0.05 + 0.004 * math.sin(2 * sum(one.architecture.bits[::3])) + 1e-5 * one.seed)
+        for one in recorded(DamoeSpace(4), 30, states=(TrialState.COMPLETED,), replicates=2)
+    ]
+    bits = torch.tensor(as_bit_rows(one.architecture for one in trials))
+    surrogate = fit(bits, torch.tensor([one.mrr for one in trials]), training_seed_variance(trials), COLUMNS)
+    assert AxProposer(DamoeSpace(4)).propose(trials, seed=0).kernel == surrogate.covar_module.name
+    assert surrogate.covar_module.name == "RBF, shared by layers"
+    assert AxProposer(DamoeSpace(4)).propose(trials[:2], seed=0).kernel == "", "of Sobol"
