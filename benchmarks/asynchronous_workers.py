@@ -35,6 +35,7 @@ from benchmarks import search_quality
 from benchmarks.problems import Bits, Evaluations, Family, Floats, Purpose, draws, instance
 from benchmarks.search_methods import Method, Ours
 from benchmarks.search_quality import Cell, Record, read, record_of
+from benchmarks.search_quality_table import FEWEST_SEEDS, Verdict
 from trainers.errors import UserError
 from trainers.statistics import RESAMPLES, bootstrap_intervals
 
@@ -123,9 +124,11 @@ class Kept:
     @property
     def verdict(self) -> str:
         low, high = self.share_interval
+        if self.seeds < FEWEST_SEEDS:
+            return Verdict.TOO_FEW
         if low >= LEAST_SHARE:
             return "kept"
-        return "lost" if high < LEAST_SHARE else "open"
+        return "lost" if high < LEAST_SHARE else Verdict.OPEN
 
 
 def kept(random: Floats, one: Floats, eight: Floats) -> Kept:
@@ -182,7 +185,8 @@ def write(records: Sequence[Record], console: Console) -> None:
 
 
 def _interval(mean: float, interval: tuple[float, float], style: str) -> str:
-    return f"{mean:{style}} ({interval[0]:{style}} to {interval[1]:{style}})"
+    told = "no interval" if np.isnan(interval).any() else f"{interval[0]:{style}} to {interval[1]:{style}}"
+    return f"{mean:{style}} ({told})"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -101,6 +101,7 @@ def test_noise_leaves_the_verdict_open_and_no_advantage_has_no_share() -> None:
     nothing = kept(np.zeros(12), draw.normal(size=12), eight)
     assert np.isnan(nothing.share_interval).all()
     assert nothing.verdict == "open"
+    assert kept(np.zeros(4), np.ones(4), np.ones(4)).verdict == "too few seeds"
 
 
 def test_the_plan_has_seeds_of_its_own() -> None:
@@ -115,11 +116,11 @@ def test_the_table_takes_seeds_that_all_ways_have() -> None:
     def record(way: Way, seed: int, score: float) -> Record:
         return Record(Family.LAYERS, way, seed, 50, score, score, 0.25, [score], {})
 
-    records = [record(way, seed, place + 0.1 * seed) for seed in range(4) for place, way in enumerate(Way)]
+    records = [record(way, seed, place + 0.1 * seed) for seed in range(5) for place, way in enumerate(Way)]
     console = Console(record=True, width=140, file=io.StringIO())
     write([*records, record(Way.ONE, 9, 1e9)], console)
     [row] = [line for line in console.export_text().splitlines() if Family.LAYERS in line]
-    assert "4 of 12" in row
+    assert "5 of 12" in row
     assert "200% (200% to 200%)" in row
     assert row.rstrip().endswith("kept")
 
