@@ -112,6 +112,7 @@ class Ours:
     """
 
     def __init__(self, bits: int, seed: int, evaluations: int, is_noisy: bool) -> None:
+        from mixrec_automl.search.design_space import DesignSpace
         from mixrec_automl.search.method import search_method
         from mixrec_automl.search_config import BudgetConfig
         from mixrec_automl.store.records import Trial
@@ -121,7 +122,7 @@ class Ours:
         self._bits, self._seed = bits, seed
         self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
         own = {} if is_noisy else {"confirmation_share": 0.0}
-        self._proposer = search_method(self._space, BudgetConfig(trials=evaluations, seed=seed, **own))
+        self._proposer = search_method(DesignSpace(self._space), BudgetConfig(trials=evaluations, seed=seed, **own))
         self._trials: list[Trial] = []
         self._open: list[Trial] = []
 
@@ -133,9 +134,7 @@ class Ours:
             if proposal is None:
                 raise AssertionError("nothing is pending")
             self._open = [
-                Trial(
-                    0, proposal.architecture, own, proposal.origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0
-                )
+                Trial(0, proposal.design, own, proposal.origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0)
                 for own in proposal.seeds or (self._seed,)
             ]
         return self._open[0].architecture.bits[: self._bits]
@@ -143,11 +142,12 @@ class Ours:
     def tell(self, design: Bits, observed: float) -> None:
         from mixrec_automl.store.records import Origin, Trial, TrialState
         from search_spaces.architecture import Architecture
+        from search_spaces.design import Design
 
         if self._open:
             begun = self._open.pop(0)
         else:
-            filled = Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits)))
+            filled = Design(Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits))))
             begun = Trial(0, filled, self._seed, Origin.SOBOL, TrialState.RUNNING, attempt=1, proposal_seconds=0.0)
         self._trials.append(replace(begun, number=len(self._trials), state=TrialState.COMPLETED, mrr=observed))
 
