@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.problems import Bits, Purpose, draws
+from search_spaces.design import Design
 from trainers.errors import UserError
 
 if TYPE_CHECKING:
     from mixrec_automl.store.records import Origin, Trial
-    from search_spaces.architecture import Architecture
 
 
 class Method(StrEnum):
@@ -116,6 +116,7 @@ class Ours:
     """
 
     def __init__(self, bits: int, seed: int, evaluations: int, is_noisy: bool) -> None:
+        from mixrec_automl.search.design_space import DesignSpace
         from mixrec_automl.search.method import search_method
         from mixrec_automl.search_config import BudgetConfig
         from search_spaces.architecture import BITS_PER_LAYER
@@ -124,7 +125,7 @@ class Ours:
         self._bits, self._seed = bits, seed
         self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
         own = {} if is_noisy else {"confirmation_share": 0.0}
-        self._proposer = search_method(self._space, BudgetConfig(trials=evaluations, seed=seed, **own))
+        self._proposer = search_method(DesignSpace(self._space), BudgetConfig(trials=evaluations, seed=seed, **own))
         self._trials: list[Trial] = []
         """In the order of their numbers, those that wait or run included"""
         self._waiting: list[int] = []
@@ -143,7 +144,7 @@ class Ours:
             if proposal is None:
                 return None
             for own in proposal.seeds or (self._seed,):
-                self._waiting.append(self._add(proposal.architecture, own, proposal.origin))
+                self._waiting.append(self._add(proposal.design, own, proposal.origin))
         return self._design(self._waiting.pop(0))
 
     def tell(self, design: Bits, observed: float) -> None:
@@ -156,19 +157,17 @@ class Ours:
             if not trial.state.is_final and trial.number not in self._waiting and self._design(trial.number) == design
         ]
         if not open_ones:
-            filled = Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits)))
+            filled = Design(Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits))))
             open_ones.append(self._add(filled, self._seed, Origin.SOBOL))
         number = open_ones[0]
         self._trials[number] = replace(self._trials[number], state=TrialState.COMPLETED, mrr=observed)
 
-    def _add(self, architecture: Architecture, seed: int, origin: Origin) -> int:
+    def _add(self, design: Design, seed: int, origin: Origin) -> int:
         """The number of a trial that is added, to be run."""
         from mixrec_automl.store.records import Trial, TrialState
 
         number = len(self._trials)
-        self._trials.append(
-            Trial(number, architecture, seed, origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0)
-        )
+        self._trials.append(Trial(number, design, seed, origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0))
         return number
 
     def _design(self, number: int) -> Bits:

@@ -39,6 +39,7 @@ from mixrec_automl.search.surrogate import fit
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import BITS_PER_LAYER, Architecture
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 from trainers.errors import UserError
 
 TRIALS = 50
@@ -112,9 +113,9 @@ def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[f
         gaps.append(local_search(acquisition, designs, seed) - value)
 
         space = DamoeSpace(backbone_layers=bits // BITS_PER_LAYER)
-        trials = [Trial(0, space.fixed_design, 0, Origin.FIXED, TrialState.COMPLETED, 1, 0.0, mrr=0.05)]
+        trials = [Trial(0, Design(space.fixed_design), 0, Origin.FIXED, TrialState.COMPLETED, 1, 0.0, mrr=0.05)]
         for number, (row, score) in enumerate(zip(designs.int().tolist(), scores.tolist(), strict=True), start=1):
-            design = Architecture.from_bits(row)
+            design = Design(Architecture.from_bits(row))
             trials.append(Trial(number, design, 0, Origin.SOBOL, TrialState.COMPLETED, 1, 0.0, mrr=score))
         timed(calls, lambda s=space, t=trials: AxProposer(s, ascent=ascent).propose(t, seed=0))  # type: ignore[misc]
     return fits, ascents, calls, gaps

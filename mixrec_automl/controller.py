@@ -260,7 +260,7 @@ class _Loop:
             if reason is not None:
                 self._prune(trial.number, reason)
                 continue
-            task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, trial.variant, known)
+            task = TrialTask(trial.number, trial.attempt, trial.design, trial.seed, folder, trial.variant, known)
             self._executor.submit(task)
 
     def _record(self, event: Event | None) -> None:

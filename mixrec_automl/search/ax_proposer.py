@@ -8,9 +8,9 @@ This is the only file that imports Ax; importing it takes seconds.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -38,22 +38,20 @@ from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.batch import Beliefs, at_most
+from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.designs import LEAST_COMPLETED, Made, Seen, best_first, next_proposal
 from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
-from mixrec_automl.search.proposer import Proposal, SpaceExhausted
+from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search.relaxation import Relaxation
-from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate, fit, predict
-from mixrec_automl.search.threads import one_thread
+from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
 from search_spaces.architecture import BITS_PER_LAYER, Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 
 METRIC = "mrr"
-NOISE_FROM = 10
-"""Completed designs; one training more is then a small part of the budget."""
-LEAST_COMPLETED = 2
-"""Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
 for handler in logging.getLogger("ax").handlers:
     handler.setLevel(logging.WARNING)
@@ -107,64 +105,35 @@ class AxProposer:
             raise ValueError(f"search.initial_trials must be at least 1, got {self.initial_trials}")
 
     @property
-    def fixed_design(self) -> Architecture:
-        return self.space.fixed_design
+    def fixed_design(self) -> Design:
+        return Design(self.space.fixed_design)
 
-    def ranking(self, trials: Sequence[Trial]) -> list[Architecture]:
-        """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
-
-        A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
-        """
-        rows = [(design, score) for design, group in by_design(trials).items() for score in scores(group)]
-        designs = list(dict.fromkeys(design for design, _ in rows))
-        if len(designs) < LEAST_COMPLETED:
-            return designs
-        with one_thread(), manual_seed(0):
-            bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
-            outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
-            columns = Columns(bits.shape[1], bits_per_layer=BITS_PER_LAYER)
-            surrogate = fit(bits, outcomes, training_seed_variance(trials), columns)
-            mean, _deviation = predict(surrogate, torch.tensor(as_bit_rows(designs)))
-        return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
+    def ranking(self, trials: Sequence[Trial]) -> list[Design]:
+        """See `best_first`."""
+        return best_first(
+            trials,
+            Relaxation.of_bits(self.space.num_bits),
+            Columns(self.space.num_bits, bits_per_layer=BITS_PER_LAYER),
+            _as_rows,
+        )
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
-        began = time.perf_counter()
-        seen = by_design(trials)
-        for design in seen:
-            self.space.check(design)
-        if len(seen) >= self.space.size:
-            raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
-        kernel = ""
-        probe = noise_probe(seen) if len(seen) >= self.initial_trials else None
-        if self.space.fixed_design not in seen:
-            architecture, origin = self.space.fixed_design, Origin.FIXED
-        elif probe is not None:
-            architecture, origin = probe, Origin.REPLICATION
-        else:
-            with one_thread():
-                architecture, origin, kernel = self._generate(trials, seen, seed)
-        if architecture not in seen:
-            return Proposal(architecture, origin, time.perf_counter() - began, kernel)
-        if origin not in (Origin.PROBABILISTIC_REPARAMETERIZATION, Origin.REPLICATION):
-            raise AssertionError(f"{architecture} was proposed twice")
-        further = 1 + max(trial.seed for trial in seen[architecture])
-        return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, kernel, seeds=(further,))
+        make = partial(self._generate, trials, seed=seed)
+        return next_proposal(DesignSpace(self.space), self.initial_trials, trials, make)
 
-    def _generate(
-        self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
-    ) -> tuple[Architecture, Origin, str]:
+    def _generate(self, trials: Sequence[Trial], seen: Seen, seed: int) -> Made:
         noise_variance = training_seed_variance(trials)
         experiment = replay(self.space, trials, noise_variance)
-        pending = sorted((trial.architecture for trial in trials if not trial.state.is_final), key=str)
+        pending = sorted((trial.design for trial in trials if not trial.state.is_final), key=str)
         position = sum(replicates[0].origin is Origin.SOBOL for replicates in seen.values())
         own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
         options = {
-            "seen": torch.tensor(as_bit_rows(sorted(seen, key=str)), dtype=torch.float64),
+            "seen": _as_rows(sorted(seen, key=str)),
             "ascent": self.ascent,
             "seed": own_seed,
             "noise_variance": noise_variance,
-            "pending": torch.tensor(as_bit_rows(pending), dtype=torch.float64).reshape(-1, self.space.num_bits),
+            "pending": _as_rows(pending).reshape(-1, self.space.num_bits),
         }
         while True:
             strategy = _strategy(
@@ -173,27 +142,19 @@ class AxProposer:
             with manual_seed(own_seed):
                 [[run]] = strategy.gen(experiment, n=1)
             parameters = run.arms[0].parameters
-            architecture = Architecture.from_bits([int(parameters[name]) for name in sorted(parameters)])
+            design = Design(Architecture.from_bits([int(parameters[name]) for name in sorted(parameters)]))
             origin = Origin(strategy.current_node_name)
             # Ax's Sobol sampler may come back to the design of a failed trial; then the next point is taken.
             if origin is not Origin.SOBOL:
-                return architecture, origin, strategy.adapter.generator.surrogate.model.covar_module.name
-            if architecture not in seen:
-                return architecture, origin, ""
+                return design, origin, strategy.adapter.generator.surrogate.model.covar_module.name
+            if design not in seen:
+                return design, origin, ""
             position += 1
 
 
-def noise_probe(seen: Mapping[Architecture, Sequence[Trial]]) -> Architecture | None:
-    """The design to train again so that the noise between training seeds is measured, and not only presumed.
-
-    The first of all that were completed, which no score has chosen, once `NOISE_FROM` designs are; None before, and
-    where any design has been trained twice. With a presumed level that is too low nothing would ever be replicated, and
-    the level never corrected.
-    """
-    completed = [design for design, group in seen.items() if scores(group)]
-    if len(completed) < NOISE_FROM or any(len(group) > 1 for group in seen.values()):
-        return None
-    return completed[0]
+def _as_rows(designs: Iterable[Design]) -> Tensor:
+    """[designs, bits]"""
+    return torch.tensor(as_bit_rows(design.architecture for design in designs), dtype=torch.float64)
 
 
 def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStrategy:
@@ -277,7 +238,7 @@ def replay(space: DamoeSpace, trials: Sequence[Trial], noise_variance: float) ->
         if trial.state is TrialState.COMPLETED and trial.mrr is None:
             raise ValueError(f"trial {trial.number} is COMPLETED but has no validation MRR")
     for design, replicates in by_design(trials).items():
-        arm = Arm(parameters=dict(zip(names, design.bits, strict=True)))
+        arm = Arm(parameters=dict(zip(names, design.architecture.bits, strict=True)))
         replayed = experiment.new_trial().add_arm(arm)
         replayed.mark_running(no_runner_required=True)
         outcomes = scores(replicates)

@@ -1,14 +1,18 @@
-"""How a search proposes: designs by Ax and PR, then the confirmation of the best of them."""
+"""How a search proposes: designs by PR, then the confirmation of the best of them."""
 
 from __future__ import annotations
 
 from mixrec_automl.search.ax_proposer import AxProposer
-from mixrec_automl.search.confirmation import Confirmation, ConfirmingProposer
+from mixrec_automl.search.confirmation import Confirmation, ConfirmingProposer, RankingProposer
+from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.mixed_proposer import MixedProposer
 from mixrec_automl.search_config import BudgetConfig
-from search_spaces.damoe import DamoeSpace
 
 
-def search_method(space: DamoeSpace, budget: BudgetConfig) -> ConfirmingProposer:
-    """The search method of a whole search over `space`."""
+def search_method(space: DesignSpace, budget: BudgetConfig) -> ConfirmingProposer:
+    """The search method of a whole search over `space`: through Ax where that is of bits alone."""
     confirmation = Confirmation.within(budget.trials, budget.confirmation_share)
-    return ConfirmingProposer(AxProposer(space, budget.initial_trials), budget.trials, confirmation)
+    inner: RankingProposer = MixedProposer(space, budget.initial_trials)
+    if not space.settings:
+        inner = AxProposer(space.architectures, budget.initial_trials)
+    return ConfirmingProposer(inner, budget.trials, confirmation)

@@ -1,7 +1,8 @@
-"""Bayesian optimisation over a mixed space, as a pure function of what has been observed: for others' loops.
+"""Bayesian optimisation over a mixed space, as a pure function of what has been observed: for others' loops, and for
+searches that have settings (`mixed_proposer.py`).
 
-The search over architectures goes through Ax (`ax_proposer.py`); this is the same surrogate, acquisition function, PR
-and knowledge gradient without it, over any `MixedSpace`, for one setting or several at once.
+The search over architectures alone goes through Ax (`ax_proposer.py`); this is the same surrogate, acquisition
+function, PR and knowledge gradient without it, over any `MixedSpace`, for one setting or several at once.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.points import PointSet
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import SpaceExhausted
-from mixrec_automl.search.relaxation import BIT, Factor, Kind, Relaxation
+from mixrec_automl.search.relaxation import BIT, Factor, FactorCondition, Kind, Relaxation
 from mixrec_automl.search.surrogate import fit
 from mixrec_automl.search.threads import one_thread
-from search_spaces.mixed import Categorical, Integer, MixedSpace, Setting, Value
+from search_spaces.mixed import Categorical, Integer, MixedSpace, Ordinal, Setting, Value
 
 FEWEST_OUTCOMES = 2
 MOST_SOBOL = 4096
@@ -44,11 +45,17 @@ def relaxation_of(space: MixedSpace) -> Relaxation:
         if isinstance(own, Categorical):
             count = len(own.values)
             factors.append(BIT if count == 2 else Factor(Kind.NOMINAL, count))
-        elif isinstance(own, Integer) and not own.is_dense:
+        elif isinstance(own, Ordinal) or (isinstance(own, Integer) and not own.is_dense):
             factors.append(Factor(Kind.ORDINAL, own.levels))
         else:
             factors.append(Factor(Kind.CONTINUOUS))
-    return Relaxation(tuple(factors))
+    names = [own.name for own in space.parameters]
+    conditions = tuple(
+        FactorCondition(names.index(one.name), parent, tuple(space.parameters[parent].level(v) for v in one.values))
+        for one in space.conditions
+        for parent in [names.index(one.parent)]
+    )
+    return Relaxation(tuple(factors), conditions)
 
 
 def suggest(
@@ -115,7 +122,7 @@ def _points(
     """Points [D], each chosen beside those before it, without end."""
     relaxation = relaxation_of(space)
     evaluated = torch.tensor([space.levels(one.setting) for one in history], dtype=torch.float64)
-    evaluated = evaluated.reshape(len(history), len(space.parameters))
+    evaluated = relaxation.canonical(evaluated.reshape(len(history), len(space.parameters)))
     known = evaluated[torch.tensor([one.value is not None for one in history], dtype=torch.bool)]
     observed = torch.unique(known, dim=0)
     taken = evaluated
@@ -146,9 +153,11 @@ def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed:
     unit = draw_sobol_samples(bounds, n=MOST_SOBOL, q=1, seed=seed)[:, 0]
     levels = torch.tensor([factor.levels for factor in relaxation.factors], dtype=torch.float64)
     drawn = torch.where(levels > 0, (unit * levels).floor().minimum((levels - 1).clamp_min(0)), unit)
+    drawn = relaxation.canonical(drawn)
     avoided = PointSet(taken)
     for place in range(len(taken), MOST_SOBOL):
-        point = drawn[place]
-        if not bool(avoided.contains(point[None])) and space.allows(space.setting(point.tolist())):
+        setting = space.setting(drawn[place].tolist())
+        point = torch.tensor(space.levels(setting), dtype=torch.float64)  # a dense integer is now one of its values
+        if not bool(avoided.contains(point[None])) and space.allows(setting):
             return point
     raise SpaceExhausted("no further setting that the constraints of the space allow was found")

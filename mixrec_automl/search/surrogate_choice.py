@@ -106,7 +106,8 @@ def log_densities(covariance: Tensor, residual: Tensor, slopes: Tensor, spreads:
     leverage, axes = torch.linalg.eigh(u.mT @ torch.linalg.solve(information, u))
     leverage = leverage.clamp(0, HIGHEST_LEVERAGE)
     along = (axes.mT @ r[:, :, None])[..., 0]
-    return density - (along.square() * leverage / (1 - leverage)).sum(1)
+    fall: Tensor = along.square() * leverage / (1 - leverage)
+    return density - fall.sum(1)
 
 
 def choose(columns: Columns, outcomes: Outcomes) -> Fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
 from mixrec_automl.store.records import Observation, Origin, Promotion, Search, SearchState, Trial, TrialState
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 def is_held(row: SearchRow, now: float) -> bool:
@@ -35,7 +36,7 @@ def to_trial(row: TrialRow) -> Trial:
     return Trial(
         number=row.number,
         variant=row.variant,
-        architecture=Architecture.parse(row.architecture),
+        design=Design.of(Architecture.parse(row.architecture), row.settings),
         seed=row.seed,
         origin=Origin(row.origin),
         state=TrialState(row.state),
