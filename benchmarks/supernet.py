@@ -16,6 +16,7 @@ import argparse
 import os
 import time
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from scipy import stats
 from benchmarks.damoe_bench import DESIGNS, TABLE, training
 from benchmarks.damoe_bench_analysis import Bench, Values, bootstrap_over_users
 
+Places = NDArray[np.int64]
 FIRST_SEED = 101
 STANDALONE_SEED = 1
 """Of the table; the design is the all-serial one"""
@@ -132,18 +134,11 @@ class Proxy:
         return [(k, s) for k in range(len(self.scores)) for s in range(seeds) if not (self.same_seeds and k == s)]
 
 
-def agreement(proxy: Values, alone: Values, pairs: list[tuple[int, int]]) -> Values:
-    """Spearman's and Kendall's rank correlation, each the mean over `pairs`.
-
-    Args:
-        proxy: [K, D]
-        alone: [S, D]
-    """
-    found = [
-        (stats.spearmanr(proxy[k], alone[s]).statistic, stats.kendalltau(proxy[k], alone[s]).statistic)
-        for k, s in pairs
-    ]
-    return np.asarray(np.mean(found, axis=0))
+def spearman(left: Values, right: Values) -> Values:
+    """[...] rank correlation along the last axis."""
+    left, right = (stats.rankdata(values, axis=-1) for values in (left, right))
+    left, right = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (left, right))
+    return np.asarray((left * right).sum(axis=-1) / np.sqrt((left**2).sum(axis=-1) * (right**2).sum(axis=-1)))
 
 
 def passing(proxy: Values, alone: Values, trials: int, rng: np.random.Generator) -> float:
@@ -153,9 +148,7 @@ def passing(proxy: Values, alone: Values, trials: int, rng: np.random.Generator)
     Args: [D] scores of the proxy, [D] of a training seed.
     """
     drawn = np.argsort(rng.random((GATE_DRAWS, len(proxy))), axis=1)[:, :trials]
-    left, right = (stats.rankdata(values[drawn], axis=1) for values in (proxy, alone))
-    left, right = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (left, right))
-    rho = (left * right).sum(axis=1) / np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
+    rho = spearman(proxy[drawn], alone[drawn])
     least = stats.t.ppf(1 - GATE_LEVEL, trials - 2)
     return float((rho > least / np.sqrt(trials - 2 + least**2)).mean())
 
@@ -191,25 +184,50 @@ def print_table(console: Console) -> None:
         f"all-serial, seed {STANDALONE_SEED}: MRR {again['reciprocal_ranks'].mean():.4f} today in "
         f"{float(again['training']):.0f} s of a core, {told.mean():.4f} in the table"
     )
-    agreements = Table("proxy", "Spearman", "95 % over users", "Kendall", "with the mean of seeds", "cost in trainings")
+    agreements = Table(
+        "proxy",
+        "Spearman",
+        "95 % over users",
+        "Kendall",
+        "with the mean",
+        "own seeds",
+        "cost",
+        title="rank correlation",
+    )
     gates = Table("proxy", *(f"{trials} trials" for trials in GATES), title="how often a gate would pass")
     for proxy in read_proxies(bench):
-        pairs = proxy.pairs(len(alone))
+        of_proxy, of_seed = np.array(proxy.pairs(len(alone))).T
         both = np.concatenate([proxy.scores, alone])
 
-        def of(drawn: Values, proxies: int = len(proxy.scores), pairs: list[tuple[int, int]] = pairs) -> Values:
-            scores = drawn.mean(axis=2)
-            return agreement(scores[:proxies], scores[proxies:], pairs)
+        def mean_rho(
+            drawn: Values, first: int = len(proxy.scores), k: Places = of_proxy, s: Places = of_seed
+        ) -> Values:
+            mrr = drawn.mean(axis=2)
+            return spearman(mrr[:first][k], mrr[first:][s]).mean(keepdims=True)
 
-        (rho, tau), (low, high) = of(both), bootstrap_over_users(both, of)
+        (rho,), ((low,), (high,)) = mean_rho(both), bootstrap_over_users(both, mean_rho)
         scores, mrr = proxy.scores.mean(axis=2), alone.mean(axis=2)
-        mean = "" if proxy.same_seeds else f"{np.mean([stats.spearmanr(k, mrr.mean(axis=0))[0] for k in scores]):.2f}"
-        cost = f"{proxy.cost / float(again['training']):.1f}"
-        agreements.add_row(proxy.name, f"{rho:.2f}", f"{low[0]:.2f} to {high[0]:.2f}", f"{tau:.2f}", mean, cost)
+        pairs = list(zip(of_proxy, of_seed, strict=True))
+        tau = np.mean([stats.kendalltau(scores[k], mrr[s]).statistic for k, s in pairs])
+        mean = "" if proxy.same_seeds else f"{spearman(scores, mrr.mean(axis=0)[None]).mean():.2f}"
+        own = [spearman(scores[one], scores[two]) for one, two in combinations(range(len(scores)), 2)]
+        agreements.add_row(
+            proxy.name,
+            f"{rho:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{tau:.2f}",
+            mean,
+            f"{np.mean(own):.2f}" if own else "",
+            f"{proxy.cost / float(again['training']):.1f}",
+        )
         rng = np.random.default_rng(0)
         rates = [np.mean([passing(scores[k], mrr[s], trials, rng) for k, s in pairs]) for trials in GATES]
         gates.add_row(proxy.name, *(f"{rate:.0%}" for rate in rates))
     console.print(agreements)
+    console.print(
+        f"Spearman and Kendall: with one training seed, {len(alone)} in turn; with the mean of them; between the seeds "
+        "of the proxy; cost of all designs in trainings of one"
+    )
     console.print(gates)
 
 
