@@ -56,7 +56,8 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
 
     def custom_fit(self, mll: ExactMarginalLogLikelihood, **_: Any) -> ExactMarginalLogLikelihood:
         """What `fit_gpytorch_mll` does, Ax's call of it included: choose the covariance and fit it."""
-        columns, noise = self.covar_module.covariance.columns, noise_of(self)
+        columns = self.covar_module.covariance.columns
+        noise: Tensor | Prior = noise_of(self)
         if not self.is_noise_known:
             own = self.likelihood.noise_covar
             least = float(own.raw_noise_constraint.lower_bound)
