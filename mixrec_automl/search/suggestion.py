@@ -88,7 +88,7 @@ def suggest_batch(
 
     Quasi-random ones first, then PR on a Gaussian process; or a known setting again, where one more value of that has
     the higher knowledge gradient. They are those that as many calls of `suggest` would give with the same seed, if each
-    answer were put into `history` as pending; but the Gaussian process is fitted once.
+    answer were put into `history` as pending, up to rounding; but the Gaussian process is fitted once.
 
     Args:
         space: of the settings.
