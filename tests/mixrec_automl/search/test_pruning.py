@@ -30,6 +30,7 @@ from mixrec_automl.search.pruning import (
 from mixrec_automl.search_config import PruningConfig
 from mixrec_automl.store.records import Observation, Origin, Trial, TrialState
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.search.trials import trial
 
 BENCH = Path(__file__).parents[3] / "benchmarks" / "damoe_bench.parquet"
@@ -261,7 +262,7 @@ def test_the_reference_and_the_replicates_are_spared(rule: str) -> None:
     assert judged(config, trials, curves, low, origin=Origin.FIXED) is None
     for state in TrialState:
         other = trial(12, design(99), state=state, mrr=0.5 if state is TrialState.COMPLETED else None)
-        assert judged(config, [*trials, other], curves, low, architecture=design(99), seed=1) is None
+        assert judged(config, [*trials, other], curves, low, design=Design(design(99)), seed=1) is None
     assert may_be_pruned(trials[0], trials)
 
 
