@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixrec_automl.search import ax_proposer
+from mixrec_automl.search import ax_proposer, batch
 from mixrec_automl.search.ax_proposer import AxProposer
 from mixrec_automl.store.records import Trial
 from search_spaces.damoe import DamoeSpace
@@ -104,15 +104,15 @@ def test_global_random_numbers_are_neither_read_nor_drawn(case: tuple[DamoeSpace
 
 
 def test_what_a_fit_draws_from_torch_comes_from_the_seed_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fit of the surrogate tries new starts where the first one fails."""
+    """Whatever a library might draw behind the answer."""
     drawn = []
-    propose_point = ax_proposer.propose_point
+    propose_point = batch.propose_point
 
     def drawing(*arguments: Any, **options: Any) -> Any:
         drawn.append(float(torch.rand(())))
         return propose_point(*arguments, **options)
 
-    monkeypatch.setattr(ax_proposer, "propose_point", drawing)
+    monkeypatch.setattr(batch, "propose_point", drawing)
     for global_seed, seed in ((1, 7), (2, 7), (2, 8)):
         reseed(global_seed)
         before = generators()
