@@ -70,6 +70,10 @@ class BudgetConfig:
     again. The first epoch includes loading data and backbone. When absent, ten times the longest epoch of the search
     so far, ten minutes at least, and six hours before its first epoch."""
     pruning: PruningConfig = PruningConfig()
+    warm_start: str | None = None
+    """Name of another search on the same space, on other data for instance, that this one learns from: its best designs
+    take the place of half of the quasi-random ones, and its predictions are the surrogate's mean as long as they rank
+    this search's own designs better than chance. Its trials are read as this search begins, and kept with it."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -46,7 +46,6 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
 
     _baseline: Tensor  # designs observed or pending, [b, n]
     _observed: Tensor  # training rows, [m, n]
-    _mean: Tensor
     _log_scale: Tensor
     _root: Tensor  # Cholesky factor of the covariance of the outcomes, [m, m]
     _weights: Tensor  # [m]
@@ -67,11 +66,10 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         with torch.no_grad():
             self._baseline = torch.unique(seen.reshape(-1, seen.shape[-1]), dim=0)
             self._observed = model.train_inputs[0]
-            self._mean = model.mean_module.constant.detach()
             self._log_scale = model.outcome_transform.stdvs.log().squeeze()
             covariance = self._kernel(self._observed, self._observed) + torch.diag(noise_of(model))
             self._root = torch.linalg.cholesky(covariance)
-            residual = (model.train_targets - self._mean)[:, None]
+            residual = (model.train_targets - model.mean_module(self._observed))[:, None]
             self._weights = torch.cholesky_solve(residual, self._root)[:, 0]
 
             self._whitened_baseline = self._whiten(self._baseline)
@@ -92,7 +90,8 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         return whitened
 
     def _posterior_mean(self, designs: Tensor) -> Tensor:
-        return self._mean + self._kernel(designs, self._observed) @ self._weights
+        mean: Tensor = self.model.mean_module(designs) + self._kernel(designs, self._observed) @ self._weights
+        return mean
 
     def forward(self, X: Tensor) -> Tensor:  # noqa: N803
         """Values of single designs: [designs, 1, n] or [designs, n] -> [designs]; differentiable where X wants it."""

@@ -38,12 +38,16 @@ from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.noise import training_seed_variance
+from mixrec_automl.search.prior_gate import passes
+from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.replication import design_to_train
-from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.search.surrogate import DesignSurrogate, predict
 from mixrec_automl.search.threads import one_thread
+from mixrec_automl.search.transfer import Transfer
+from mixrec_automl.search.trial_surrogate import best_first, completed_designs, fit_trials
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
 from search_spaces.architecture import Architecture, as_bit_rows
 from search_spaces.damoe import DamoeSpace
@@ -102,6 +106,9 @@ class AxProposer:
     initial_trials: int = 5
     """Designs, in any state, before the surrogate takes over: the all-serial one and quasi-random ones (ruling 11)."""
     ascent: Ascent = field(default_factory=Ascent)
+    transfer: Transfer = field(default_factory=Transfer)
+    """Its designs follow the fixed one, in place of quasi-random ones; its prior is the surrogate's mean while
+    `prior_gate.passes`"""
 
     def __post_init__(self) -> None:
         if self.initial_trials < 1:
@@ -116,16 +123,11 @@ class AxProposer:
 
         A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
         """
-        rows = [(design, score) for design, group in by_design(trials).items() for score in scores(group)]
-        designs = list(dict.fromkeys(design for design, _ in rows))
+        designs = completed_designs(trials)
         if len(designs) < LEAST_COMPLETED:
             return designs
         with one_thread(), manual_seed(0):
-            bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
-            outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
-            surrogate = fit(bits, outcomes, training_seed_variance(trials))
-            mean, _deviation = predict(surrogate, torch.tensor(as_bit_rows(designs)))
-        return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
+            return best_first(trials, fit_trials(trials, self._prior_for(trials)))
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
@@ -135,9 +137,12 @@ class AxProposer:
             self.space.check(design)
         if len(seen) >= self.space.size:
             raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
+        taken_over = next((design for design in self.transfer.first if design not in seen), None)
         probe = noise_probe(seen) if len(seen) >= self.initial_trials else None
         if self.space.fixed_design not in seen:
             architecture, origin = self.space.fixed_design, Origin.FIXED
+        elif taken_over is not None:
+            architecture, origin = taken_over, Origin.WARM_START
         elif probe is not None:
             architecture, origin = probe, Origin.REPLICATION
         else:
@@ -149,6 +154,10 @@ class AxProposer:
             raise AssertionError(f"{architecture} was proposed twice")
         further = 1 + max(trial.seed for trial in seen[architecture])
         return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, seeds=(further,))
+
+    def _prior_for(self, trials: Sequence[Trial]) -> PriorScores | None:
+        prior = self.transfer.prior
+        return prior if prior is not None and passes(prior, trials) else None
 
     def _generate(
         self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
@@ -165,8 +174,10 @@ class AxProposer:
             "noise_variance": noise_variance,
             "pending": torch.tensor(as_bit_rows(pending), dtype=torch.float64).reshape(-1, self.space.num_bits),
         }
+        with manual_seed(own_seed):
+            prior = self._prior_for(trials)
         while True:
-            strategy = _strategy(self.initial_trials, {"seed": seed, "init_position": position}, options)
+            strategy = _strategy(self.initial_trials, {"seed": seed, "init_position": position}, options, prior)
             with manual_seed(own_seed):  # the surrogate's fit draws new starts where the first one fails
                 [[run]] = strategy.gen(experiment, n=1)
             parameters = run.arms[0].parameters
@@ -206,7 +217,9 @@ def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStr
     return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()})
 
 
-def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any]) -> GenerationStrategy:
+def _strategy(
+    initial_trials: int, sobol: dict[str, Any], options: dict[str, Any], prior: PriorScores | None = None
+) -> GenerationStrategy:
     model_based = Origin.PROBABILISTIC_REPARAMETERIZATION.value
     # Replayed trials belong to no node: the criteria count all trials of the experiment, or Sobol would never end.
     enough = MinTrials(initial_trials, transition_to=model_based, use_all_trials_in_exp=True)
@@ -221,7 +234,9 @@ def _strategy(initial_trials: int, sobol: dict[str, Any], options: dict[str, Any
         generator_specs=[GeneratorSpec(Generators.SOBOL, generator_kwargs=sobol)],
         transition_criteria=[enough, fittable],
     )
-    surrogate = ModelConfig(botorch_model_class=DesignSurrogate, input_transform_classes=None)
+    surrogate = ModelConfig(
+        botorch_model_class=DesignSurrogate, input_transform_classes=None, model_options={"prior": prior}
+    )
     optimised = GenerationNode(
         name=model_based,
         generator_specs=[

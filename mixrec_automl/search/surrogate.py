@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from botorch.fit import fit_gpytorch_mll
@@ -14,6 +15,8 @@ from gpytorch.kernels import ProductKernel, RBFKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
+
+from mixrec_automl.search.prior_mean import PriorMean, PriorScores, StandardizedRest
 
 LENGTHSCALE_PRIOR_SPREAD = 0.75
 NUMERIC_PRIOR_MEAN, NUMERIC_PRIOR_SPREAD = math.sqrt(2), math.sqrt(3)
@@ -33,7 +36,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
     standardising ignores: 90 % intervals cover about 80 % at 6 trials, 85 % at 12 and 88 to 91 % at 30.
 
     In a mixed space that covariance of the discrete features is multiplied by one of the numeric ones, with a
-    lengthscale for each of those.
+    lengthscale for each of those. With a prior's scores the covariance is that of what they leave (`prior_mean.py`).
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
         train_Yvar: Tensor | None = None,  # noqa: N803
         numeric: int = 0,
         discrete: int | None = None,
+        prior: PriorScores | None = None,
     ) -> None:
         """Standardises the outcomes; predictions come back on their own scale.
 
@@ -53,6 +57,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
                 level for all is inferred.
             numeric: how many of the last columns are numeric.
             discrete: number of discrete parameters; that of the other columns where absent.
+            prior: where absent, the mean is a constant.
         """
         columns = train_X.shape[-1]
         parts = []
@@ -61,13 +66,21 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
             parts.append(_discrete_kernel(columns - numeric if discrete is None else discrete, own))
         if numeric:
             parts.append(_numeric_kernel(range(columns - numeric, columns)))
+        scaling = Standardize(m=1) if prior is None else StandardizedRest(prior(train_X))
         super().__init__(
             train_X=train_X,
             train_Y=train_Y,
             train_Yvar=train_Yvar,
             covar_module=parts[0] if len(parts) == 1 else ProductKernel(*parts),
-            outcome_transform=Standardize(m=1),
+            outcome_transform=scaling,
         )
+        if prior is not None:
+            self.mean_module = PriorMean(prior, train_X, scaling.slope)
+
+    @classmethod
+    def construct_inputs(cls, training_data: Any, prior: PriorScores | None = None) -> dict[str, Any]:
+        """What Ax gives to `__init__`; `prior` is of its `model_options`."""
+        return {**super().construct_inputs(training_data), "prior": prior}
 
 
 def _discrete_kernel(parameters: int, columns: Sequence[int] | None) -> RBFKernel:
@@ -89,7 +102,12 @@ def _numeric_kernel(columns: Sequence[int]) -> RBFKernel:
 
 
 def fit(
-    bits: Tensor, outcomes: Tensor, noise_variance: float | None, numeric: int = 0, discrete: int | None = None
+    bits: Tensor,
+    outcomes: Tensor,
+    noise_variance: float | None,
+    numeric: int = 0,
+    discrete: int | None = None,
+    prior: PriorScores | None = None,
 ) -> DesignSurrogate:
     """Maximum a posteriori fit of lengthscales and mean.
 
@@ -99,10 +117,11 @@ def fit(
         noise_variance: variance of one outcome between training seeds; None: it is inferred.
         numeric: as `DesignSurrogate`.
         discrete: as `DesignSurrogate`.
+        prior: as `DesignSurrogate`.
     """
     rows = outcomes.to(torch.float64)[:, None]
     noise = None if noise_variance is None else torch.full_like(rows, noise_variance)
-    surrogate = DesignSurrogate(bits.to(torch.float64), rows, noise, numeric, discrete)
+    surrogate = DesignSurrogate(bits.to(torch.float64), rows, noise, numeric, discrete, prior)
     fit_gpytorch_mll(ExactMarginalLogLikelihood(surrogate.likelihood, surrogate))
     return surrogate
 
@@ -132,7 +151,7 @@ def leave_one_out(surrogate: DesignSurrogate) -> tuple[Tensor, Tensor]:
         bits = surrogate.train_inputs[0]
         covariance = surrogate.covar_module(bits).to_dense() + torch.diag(noise_of(surrogate))
         precision = torch.linalg.inv(covariance)
-        residual = surrogate.train_targets - surrogate.mean_module.constant
+        residual = surrogate.train_targets - surrogate.mean_module(bits)
         variance = precision.diagonal().reciprocal()
         mean = surrogate.train_targets - variance * (precision @ residual)
         scale = surrogate.outcome_transform.stdvs.squeeze()

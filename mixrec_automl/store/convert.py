@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
-from mixrec_automl.store.records import Observation, Origin, Promotion, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import (
+    Observation,
+    Origin,
+    Promotion,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    WarmStart,
+)
 from search_spaces.architecture import Architecture
 
 
@@ -28,7 +39,16 @@ def to_search(row: SearchRow, now: float) -> Search:
         tracking_error=row.tracking_error,
         controller=row.lease_holder if is_held(row, now) else None,
         is_to_stop=row.stop_requested,
+        warm_start=row.warm_start and to_warm_start(row.warm_start),
     )
+
+
+def from_warm_start(taken: WarmStart) -> dict[str, Any]:
+    return {"search": taken.search, "outcomes": [[str(design), mrr] for design, mrr in taken.outcomes]}
+
+
+def to_warm_start(stored: dict[str, Any]) -> WarmStart:
+    return WarmStart(stored["search"], tuple((Architecture.parse(design), mrr) for design, mrr in stored["outcomes"]))
 
 
 def to_trial(row: TrialRow) -> Trial:
