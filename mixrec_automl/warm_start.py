@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixrec_automl.search_config import BudgetConfig
-from mixrec_automl.store.records import WarmStart, by_design, scores
+from mixrec_automl.store.records import WarmStart, scores
 from mixrec_automl.store.repository import Repository
 from trainers.errors import UserError
 
@@ -31,11 +31,11 @@ def warm_start_of(name: str, budget: BudgetConfig, repository: Repository) -> Wa
         raise UserError(f"search.warm_start: {error}") from error
     if "study" in source.config:
         raise UserError(f"search.warm_start: {source.name!r} is a study, and no search over designs")
-    groups = by_design(repository.trials(source.name))
-    designs = sum(bool(scores(group)) for group in groups.values())
+    trials = repository.trials(source.name)
+    outcomes = tuple((trial.architecture, score) for trial in trials for score in scores([trial]))
+    designs = len({design for design, _ in outcomes})
     if designs < LEAST_DESIGNS:
         raise UserError(
             f"search.warm_start: search {source.name!r} has {designs} completed designs, and {LEAST_DESIGNS} are needed"
         )
-    outcomes = [(design, score) for design, group in groups.items() for score in scores(group)]
-    return WarmStart(source.name, tuple(outcomes))
+    return WarmStart(source.name, outcomes)

@@ -50,8 +50,9 @@ class PriorMean(ConstantMean):  # type: ignore[misc]
         self.register_constraint("slope", GreaterThan(0.0, transform=None))
 
     def forward(self, input: Tensor) -> Tensor:
-        constant: Tensor = super().forward(input)
-        return constant + self.slope * (self._prior(input) - self._centre) / self._spread
+        scores = (self._prior(input) - self._centre) / self._spread
+        mean: Tensor = super().forward(input) + self.slope * scores
+        return mean
 
 
 class StandardizedRest(Standardize):  # type: ignore[misc]

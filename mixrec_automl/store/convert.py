@@ -39,7 +39,7 @@ def to_search(row: SearchRow, now: float) -> Search:
         tracking_error=row.tracking_error,
         controller=row.lease_holder if is_held(row, now) else None,
         is_to_stop=row.stop_requested,
-        warm_start=row.warm_start and to_warm_start(row.warm_start),
+        warm_start=None if row.warm_start is None else to_warm_start(row.warm_start),
     )
 
 
