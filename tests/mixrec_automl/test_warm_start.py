@@ -25,11 +25,15 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
     repository.close()
 
 
+def mrr_of(number: int) -> float:
+    return 0.05 + number / 1000
+
+
 def complete(repository: Repository, designs: range) -> None:
     writer = writer_of(repository)
     for number in designs:
         started(writer, number, design=Architecture.parse(format(number, "06b")))
-        writer.complete_trial(number, 1, 0.05 + number / 1000, 0.001)
+        writer.complete_trial(number, 1, mrr_of(number), 0.001)
 
 
 def test_the_completed_trials_are_taken_by_number(repository: Repository) -> None:
@@ -43,7 +47,7 @@ def test_the_completed_trials_are_taken_by_number(repository: Repository) -> Non
     assert taken.search == "first"
     designs = [str(design) for design, _ in taken.outcomes]
     assert designs == ["000-000", "000-001", "000-010", "000-011", "000-100", "000-000"]
-    assert [mrr for _, mrr in taken.outcomes] == [0.05, 0.051, 0.052, 0.053, 0.054, 0.07]
+    assert [mrr for _, mrr in taken.outcomes] == [*(mrr_of(number) for number in range(LEAST_DESIGNS)), 0.07]
     assert [one.mrr for one in taken.trials] == [mrr for _, mrr in taken.outcomes]
 
 

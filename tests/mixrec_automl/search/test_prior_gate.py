@@ -67,7 +67,7 @@ def test_a_useless_prior_passes_at_the_stated_level_also_where_designs_lie_in_a_
         [outcomes], covariance = climbed(generator, 12)
         smooth = torch.linalg.cholesky(covariance) @ torch.randn(12, generator=generator, dtype=torch.float64)
         level += chance_of_ranking(smooth, outcomes, covariance) <= LEVEL
-        raw += stats.kendalltau(smooth, outcomes, alternative="greater").pvalue <= LEVEL
+        raw += bool(stats.kendalltau(smooth, outcomes, alternative="greater").pvalue <= LEVEL)
     print(f"\nuseless priors that pass: {level / repeats:.3f}; by their raw ranks {raw / repeats:.3f}")
     assert level <= stats.binom.ppf(0.999, repeats, LEVEL)
     assert level > 0

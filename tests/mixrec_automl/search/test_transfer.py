@@ -44,7 +44,8 @@ def test_the_best_designs_of_the_source_follow_the_fixed_one() -> None:
     best = sorted((design for design, _ in SOURCE.outcomes if design != SMALL.fixed_design), key=mrr_of, reverse=True)
     assert len(transfer.first) == 2
     assert set(transfer.first) <= set(best[:4]), "as the source's surrogate ranks them"
-    proposer, trials = AxProposer(SMALL, transfer=transfer), []
+    proposer = AxProposer(SMALL, transfer=transfer)
+    trials: list[Trial] = []
     for number in range(5):
         proposal = proposer.propose(trials, seed=7)
         trials.append(trial(number, proposal.architecture, mrr=mrr_of(proposal.architecture), origin=proposal.origin))
