@@ -1,6 +1,6 @@
 """Does a search gain by what another one knows, and what does it lose where that is of no use?
 
-    OMP_NUM_THREADS=1 python benchmarks/warm_start.py 40        seeds 0 to 39: some minutes of a core
+    OMP_NUM_THREADS=1 python benchmarks/warm_start.py 20        seeds 0 to 19: some minutes of a core
 
 Functions of 36 bits with pairs within a layer (`surrogate_choice.random_response`), noise of a fifth of their spread. A
 source is a search of 20 trials on another such function: related (correlation .8), unrelated or opposite. The method
