@@ -6,8 +6,9 @@ What a search is told of a design is an *observation*; what it is judged by is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cache
 from itertools import combinations
@@ -56,11 +57,30 @@ class Purpose(IntEnum):
     MASK = 2
     NOISE = 3
     METHOD = 4
+    DURATION = 5
 
 
 def draws(purpose: Purpose, *of: int) -> np.random.Generator:
     """The generator that belongs to the numbers `of`, e.g. a seed."""
     return np.random.default_rng([int(purpose), *of])
+
+
+@dataclass
+class Evaluations:
+    """Those of one search on one instance. The n-th one of a design has the same noise for every method."""
+
+    problem: Problem
+    seed: int
+    values: list[float] = field(default_factory=list)
+    """True values of what was evaluated, in order."""
+    _repeats: Counter[Bits] = field(default_factory=Counter)
+
+    def observe(self, design: Bits) -> float:
+        """Evaluate it once more."""
+        noise = draws(Purpose.NOISE, self.seed, self._repeats[design], int("".join(map(str, design)), 2))
+        self._repeats[design] += 1
+        self.values.append(self.problem.value(design))
+        return self.problem.observe(design, noise)
 
 
 class Family(StrEnum):

@@ -6,10 +6,14 @@ import logging
 import warnings
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.problems import Bits, Purpose, draws
+from search_spaces.design import Design
 from trainers.errors import UserError
+
+if TYPE_CHECKING:
+    from mixrec_automl.store.records import Origin, Trial
 
 
 class Method(StrEnum):
@@ -112,44 +116,62 @@ class Ours:
     """
 
     def __init__(self, bits: int, seed: int, evaluations: int, is_noisy: bool) -> None:
+        from mixrec_automl.search.design_space import DesignSpace
         from mixrec_automl.search.method import search_method
         from mixrec_automl.search_config import BudgetConfig
-        from mixrec_automl.store.records import Trial
         from search_spaces.architecture import BITS_PER_LAYER
         from search_spaces.damoe import DamoeSpace
 
         self._bits, self._seed = bits, seed
         self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
         own = {} if is_noisy else {"confirmation_share": 0.0}
-        self._proposer = search_method(self._space, BudgetConfig(trials=evaluations, seed=seed, **own))
+        self._proposer = search_method(DesignSpace(self._space), BudgetConfig(trials=evaluations, seed=seed, **own))
         self._trials: list[Trial] = []
-        self._open: list[Trial] = []
+        """In the order of their numbers, those that wait or run included"""
+        self._waiting: list[int] = []
+        """Numbers of those that `ask` has yet to give out: a proposal may be of several trials."""
 
     def ask(self) -> Bits:
-        from mixrec_automl.store.records import Trial, TrialState
+        design = self.ask_beside()
+        if design is None:
+            raise AssertionError("it waits for an outcome")
+        return design
 
-        if not self._open:
+    def ask_beside(self) -> Bits | None:
+        """The next design beside those asked for that have no outcome yet; None: that will be known after one more."""
+        if not self._waiting:
             proposal = self._proposer.propose(self._trials, seed=self._seed)
             if proposal is None:
-                raise AssertionError("nothing is pending")
-            self._open = [
-                Trial(
-                    0, proposal.architecture, own, proposal.origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0
-                )
-                for own in proposal.seeds or (self._seed,)
-            ]
-        return self._open[0].architecture.bits[: self._bits]
+                return None
+            for own in proposal.seeds or (self._seed,):
+                self._waiting.append(self._add(proposal.design, own, proposal.origin))
+        return self._design(self._waiting.pop(0))
 
     def tell(self, design: Bits, observed: float) -> None:
-        from mixrec_automl.store.records import Origin, Trial, TrialState
+        from mixrec_automl.store.records import Origin, TrialState
         from search_spaces.architecture import Architecture
 
-        if self._open:
-            begun = self._open.pop(0)
-        else:
-            filled = Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits)))
-            begun = Trial(0, filled, self._seed, Origin.SOBOL, TrialState.RUNNING, attempt=1, proposal_seconds=0.0)
-        self._trials.append(replace(begun, number=len(self._trials), state=TrialState.COMPLETED, mrr=observed))
+        open_ones = [
+            trial.number
+            for trial in self._trials
+            if not trial.state.is_final and trial.number not in self._waiting and self._design(trial.number) == design
+        ]
+        if not open_ones:
+            filled = Design(Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits))))
+            open_ones.append(self._add(filled, self._seed, Origin.SOBOL))
+        number = open_ones[0]
+        self._trials[number] = replace(self._trials[number], state=TrialState.COMPLETED, mrr=observed)
+
+    def _add(self, design: Design, seed: int, origin: Origin) -> int:
+        """The number of a trial that is added, to be run."""
+        from mixrec_automl.store.records import Trial, TrialState
+
+        number = len(self._trials)
+        self._trials.append(Trial(number, design, seed, origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0))
+        return number
+
+    def _design(self, number: int) -> Bits:
+        return self._trials[number].architecture.bits[: self._bits]
 
     def recommend(self) -> Bits:
         from mixrec_automl.store.records import best_trial
@@ -157,7 +179,7 @@ class Ours:
         best = best_trial(self._trials)
         if best is None:
             raise AssertionError("nothing has been observed")
-        return best.architecture.bits[: self._bits]
+        return self._design(best.number)
 
 
 def _names(bits: int) -> list[str]:

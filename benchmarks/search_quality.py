@@ -19,15 +19,16 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from rich.console import Console
 
-from benchmarks.problems import Family, Purpose, draws, instance
+from benchmarks.problems import Evaluations, Family, instance
 from benchmarks.search_methods import Method, start
 from trainers.errors import UserError
 
@@ -51,7 +52,7 @@ class Plan:
     seeds_of_ax: range
     """The first ones of `seeds`: Ax takes longest by far."""
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[Cell[Method]]:
         """In the order in which they run."""
         for methods in TIERS:
             for seed in self.seeds:
@@ -61,12 +62,15 @@ class Plan:
                             yield Cell(family, method, seed, evaluations)
 
 
+M = TypeVar("M", bound=StrEnum)
+
+
 @dataclass(frozen=True)
-class Cell:
+class Cell(Generic[M]):
     """One search."""
 
     family: Family
-    method: Method
+    method: M
     seed: int
     evaluations: int
 
@@ -96,32 +100,34 @@ class Record:
     versions: dict[str, str]
 
 
-def search(cell: Cell) -> Record:
+def search(cell: Cell[Method]) -> Record:
     """Run it from the start."""
     problem = instance(cell.family, cell.seed)
     method = start(cell.method, problem.bits, cell.seed, cell.evaluations, is_noisy=problem.noise_sd > 0)
-    repeats: Counter[tuple[int, ...]] = Counter()
-    values, seconds = [], 0.0
+    evaluations = Evaluations(problem, cell.seed)
+    seconds = 0.0
     for _ in range(cell.evaluations):
         began = time.process_time()
         design = method.ask()
         seconds += time.process_time() - began
-        noise = draws(Purpose.NOISE, cell.seed, repeats[design], int("".join(map(str, design)), 2))
-        repeats[design] += 1
-        values.append(problem.value(design))
-        observed = problem.observe(design, noise)
+        observed = evaluations.observe(design)
         began = time.process_time()
         method.tell(design, observed)
         seconds += time.process_time() - began
+    return record_of(cell, problem.value(method.recommend()), evaluations, seconds)
+
+
+def record_of(cell: Cell[M], score: float, evaluations: Evaluations, seconds: float) -> Record:
+    """What `cell` came to. `seconds` are those that the method took in all."""
     return Record(
         cell.family,
         cell.method,
         cell.seed,
         cell.evaluations,
-        score=problem.value(method.recommend()),
-        best=max(values),
+        score=score,
+        best=max(evaluations.values),
         cpu_seconds=seconds / cell.evaluations,
-        values=values,
+        values=evaluations.values,
         versions=_versions(),
     )
 
@@ -163,7 +169,7 @@ def read(path: Path) -> list[Record]:
     return list(found.values())
 
 
-def run(cells: Iterable[Cell], path: Path, console: Console) -> int:
+def run(cells: Iterable[Cell[M]], path: Path, console: Console, search: Callable[[Cell[M]], Record]) -> int:
     """All cells that `path` does not have yet, in this process and one thread. Returns how many of them raised.
 
     One that raises is told of and has no record, so that the next run tries it again.
@@ -175,10 +181,6 @@ def run(cells: Iterable[Cell], path: Path, console: Console) -> int:
     cells = list(cells)
     done = {(record.family, record.method, record.seed) for record in read(path)}
     missing = [cell for cell in cells if (cell.family, cell.method, cell.seed) not in done]
-    for cell in {cell.method: cell for cell in missing}.values():
-        start(
-            cell.method, bits=6, seed=0, evaluations=12, is_noisy=False
-        )  # a library that is missing is told of before hours have gone by
     console.print(f"{len(cells) - len(missing)} of {len(cells)} searches are there: {path}")
     failed = 0
     for number, cell in enumerate(missing, start=1):
@@ -218,7 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [cell for cell in given.plan.cells() if cell.method in given.methods and cell.family in given.families]
     try:
         if given.command == "run":
-            return int(run(chosen, path, console) > 0)
+            for method in {cell.method: None for cell in chosen}:
+                # A library that is missing is told of before hours have gone by.
+                start(method, bits=6, seed=0, evaluations=12, is_noisy=False)
+            return int(run(chosen, path, console, search) > 0)
         from benchmarks.search_quality_table import write
 
         write(read(path), given.plan, console)

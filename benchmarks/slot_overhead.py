@@ -21,6 +21,7 @@ from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search_config import ClusterConfig
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 WARM_TRIALS, COLD_TRIALS = 200, 5
 
@@ -36,7 +37,7 @@ def seconds_of_trials(executor: Executor, trials: int, folder: Path) -> list[flo
     taken = []
     for number in range(trials):
         began = time.perf_counter()
-        executor.submit(TrialTask(number, 1, Architecture.parse("000-000"), 0, folder / str(number)))
+        executor.submit(TrialTask(number, 1, Design(Architecture.parse("000-000")), 0, folder / str(number)))
         while not isinstance(executor.next_event(1.0), TrialEnded):
             pass
         taken.append(time.perf_counter() - began)

@@ -32,12 +32,14 @@ from torch import Tensor
 from benchmarks.search_methods import Method, start
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.ax_proposer import AxProposer
+from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
 from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.surrogate import fit
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import BITS_PER_LAYER, Architecture
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 from trainers.errors import UserError
 
 TRIALS = 50
@@ -101,8 +103,9 @@ def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[f
     for seed in range(SEARCHES):
         designs = random_designs(bits, seed)
         scores = random_response(bits, seed)(designs)
-        timed(fits, lambda d=designs, s=scores: fit(d, s, NOISE**2))  # type: ignore[misc]
-        acquisition = LogNoisyExpectedImprovement(fit(designs, scores, NOISE**2), designs)
+        columns = Columns(bits, bits_per_layer=BITS_PER_LAYER)
+        timed(fits, lambda d=designs, s=scores, c=columns: fit(d, s, NOISE**2, c))  # type: ignore[misc]
+        acquisition = LogNoisyExpectedImprovement(fit(designs, scores, NOISE**2, columns), designs)
         good = designs[scores.argsort(descending=True)]
         began = time.process_time()
         _, value = propose_point(acquisition, Relaxation.of_bits(bits), designs, good, ascent, seed)
@@ -110,10 +113,10 @@ def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[f
         gaps.append(local_search(acquisition, designs, seed) - value)
 
         space = DamoeSpace(backbone_layers=bits // BITS_PER_LAYER)
-        trials = [Trial(0, space.fixed_design, 0, Origin.FIXED, TrialState.COMPLETED, 1, 0.0, 0.05)]
+        trials = [Trial(0, Design(space.fixed_design), 0, Origin.FIXED, TrialState.COMPLETED, 1, 0.0, mrr=0.05)]
         for number, (row, score) in enumerate(zip(designs.int().tolist(), scores.tolist(), strict=True), start=1):
-            design = Architecture.from_bits(row)
-            trials.append(Trial(number, design, 0, Origin.SOBOL, TrialState.COMPLETED, 1, 0.0, score))
+            design = Design(Architecture.from_bits(row))
+            trials.append(Trial(number, design, 0, Origin.SOBOL, TrialState.COMPLETED, 1, 0.0, mrr=score))
         timed(calls, lambda s=space, t=trials: AxProposer(s, ascent=ascent).propose(t, seed=0))  # type: ignore[misc]
     return fits, ascents, calls, gaps
 

@@ -1,4 +1,4 @@
-"""Which kernel and which noise level predict unseen designs best from 6 to 30 trials?
+"""Which kernel and which noise level predict unseen designs best from 6 to 50 trials?
 
     OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about a minute
 
@@ -26,7 +26,9 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
-from mixrec_automl.search.surrogate import LENGTHSCALE_PRIOR_SPREAD, SHORTEST_LENGTHSCALE, fit, predict
+from mixrec_automl.search.kernels import LENGTHSCALE_PRIOR_SPREAD, SHORTEST_LENGTHSCALE, Columns
+from mixrec_automl.search.surrogate import fit, predict
+from search_spaces.architecture import BITS_PER_LAYER
 
 LEVEL = 0.2
 NOISES = (0.05, LEVEL, 0.5)
@@ -76,6 +78,10 @@ def inferred(designs: Tensor, outcomes: Tensor) -> SingleTaskGP:
     return trained(SingleTaskGP(designs, outcomes[:, None], likelihood=likelihood, covar_module=kernel))
 
 
+def layers_of(designs: Tensor) -> Columns:
+    return Columns(designs.shape[1], bits_per_layer=BITS_PER_LAYER)
+
+
 def trained(model: SingleTaskGP) -> SingleTaskGP:
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model
@@ -88,20 +94,21 @@ class Candidate:
 
 
 CANDIDATES = (
-    Candidate("ours: RBF, one lengthscale", lambda x, y: fit(x, y, LEVEL**2)),
+    Candidate("ours: chosen by leave-one-out", lambda x, y: fit(x, y, LEVEL**2, layers_of(x))),
+    Candidate("RBF, one lengthscale", lambda x, y: known(x, y, shared(RBFKernel, x.shape[1]))),
     Candidate("Matern 5/2, one lengthscale", lambda x, y: known(x, y, shared(MaternKernel, x.shape[1]))),
     Candidate("RBF, ARD, same prior", lambda x, y: known(x, y, shared(RBFKernel, x.shape[1], ard=True))),
     Candidate(
         "RBF, ARD, BoTorch's prior", lambda x, y: known(x, y, get_covar_module_with_dim_scaled_prior(x.shape[1]))
     ),
-    Candidate("ours, noise inferred", inferred),
-    Candidate("ours, error over users (1.5)", lambda x, y: fit(x, y, 1.5**2)),
+    Candidate("RBF, one, noise inferred", inferred),
+    Candidate("ours, error over users (1.5)", lambda x, y: fit(x, y, 1.5**2, layers_of(x))),
 )
 
 
 def main() -> None:
     for bits in (9, 18, 36):
-        for trials in (6, 12, 30):
+        for trials in (6, 12, 30, 50):
             print(f"\n{bits} bits, {trials} trials                rmse  coverage  log likelihood  CPU-seconds")
             for candidate in CANDIDATES:
                 rows = []

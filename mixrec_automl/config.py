@@ -6,15 +6,16 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mixrec_automl.presets import find_preset
-from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.search_config import RangeConfig, SearchConfig
+from mixrec_automl.searched_settings import parameters_of, why_not
 from trainers.errors import UserError
 
 __all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_overrides", "with_settings"]
@@ -22,6 +23,10 @@ __all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_over
 OVERRIDE = "--set"
 LONGEST_SHOWN = 60
 LARGEST_NUMBER = 2**63 - 1
+SETTINGS = "search.settings"
+DEEPEST = 5
+"""More parts than a dotted key has"""
+RANGE = tuple(field.name for field in fields(RangeConfig))
 
 
 class ConfigError(UserError):
@@ -135,9 +140,28 @@ def _build(raw: Any, origin: _Origin) -> SearchConfig:
     plain = _checked_section(SearchConfig, raw, (), origin)
     try:
         # Strict JSON rules: true is no integer, "3" is no number, 3 is a float.
-        return _ADAPTER.validate_json(json.dumps(plain, allow_nan=False), strict=True)
+        config = _ADAPTER.validate_json(json.dumps(plain, allow_nan=False), strict=True)
     except ValidationError as error:
         raise ConfigError(_explain(error, origin)) from error
+    _check_settings(config, origin)
+    return config
+
+
+def _check_settings(config: SearchConfig, origin: _Origin) -> None:
+    """Every declared value, and both ends of every range, make a valid configuration of the others as they are."""
+    base = replace(config, search=replace(config.search, settings={}))
+    for key, declared in config.search.settings.items():
+        where = f"{origin.of(f'{SETTINGS}.{key}')}: {SETTINGS}"
+        reason = why_not(key)
+        if reason is not None:
+            raise ConfigError(f"{where}: {key} is the same for all trials: {reason}")
+        values = [declared.low, declared.high] if isinstance(declared, RangeConfig) else declared
+        for value in values:
+            with_settings(base, {key: value}, where)
+        try:
+            parameters_of({key: declared})
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def _checked_section(section: type, raw: Any, path: tuple[str, ...], origin: _Origin) -> dict[str, Any]:
@@ -162,21 +186,62 @@ def _checked_section(section: type, raw: Any, path: tuple[str, ...], origin: _Or
             )
         if is_dataclass(kinds[key]):
             plain[key] = _checked_section(cast(type, kinds[key]), value, inner, origin)
-        elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
-            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be a number of ordinary size")
-        elif isinstance(value, str) and not value.isprintable():
-            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be printable text")
-        elif value is None or isinstance(value, str | int | float):
-            plain[key] = value
+        elif get_origin(kinds[key]) is dict:
+            plain[key] = dict(_declared(value, (), origin))
         else:
-            raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be a single value")
+            plain[key] = _checked_value(value, dotted, origin)
     return plain
+
+
+def _checked_value(value: Any, dotted: str, origin: _Origin) -> str | float | None:
+    wrong = None
+    if isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+        wrong = "a number of ordinary size"
+    elif isinstance(value, str) and not value.isprintable():
+        wrong = "printable text"
+    elif value is not None and not isinstance(value, str | int | float):
+        wrong = "a single value"
+    if wrong is not None:
+        raise ConfigError(f"{origin.of(dotted)}: {dotted} is {_show(value)}, but must be {wrong}")
+    return cast("str | float | None", value)
+
+
+def _declared(raw: Any, path: tuple[str, ...], origin: _Origin) -> Iterator[tuple[str, Any]]:
+    """What `search.settings` declares, by dotted key: it may be nested, as `--set search.settings.model.bottleneck=...`
+    makes it."""
+    key = ".".join(path)
+    where = ".".join([SETTINGS, *path])
+    if isinstance(raw, list) and path:
+        yield _known(key, where, origin), [_checked_value(value, where, origin) for value in raw]
+    elif isinstance(raw, Mapping) and path and raw.keys() & set(RANGE):
+        if set(raw) - set(RANGE):
+            raise ConfigError(f"{origin.of(where)}: {where} holds more than {', '.join(RANGE)}")
+        range_of = {end: _checked_value(value, f"{where}.{end}", origin) for end, value in raw.items()}
+        yield _known(key, where, origin), range_of
+    elif isinstance(raw, Mapping) and len(path) < DEEPEST:  # an alias of YAML may hold itself
+        for inner, value in raw.items():
+            yield from _declared(value, (*path, *str(inner).split(".")), origin)
+    elif raw is not None or path:
+        raise ConfigError(
+            f"{origin.of(where)}: {where} is {_show(raw)}, but must be a list of values, or hold {', '.join(RANGE)}"
+        )
+
+
+def _known(key: str, where: str, origin: _Origin) -> str:
+    if tuple(key.split(".")) not in _leaves(SearchConfig):
+        raise ConfigError(
+            f"{origin.of(where)}: unknown key {_cut(key)!a} in {SETTINGS}; the nearest valid one is "
+            f"{_nearest(tuple(key.split('.')))!r}"
+        )
+    return key
 
 
 def _explain(error: ValidationError, origin: _Origin) -> str:
     """The first problem that pydantic found, in one line."""
-    first = error.errors(include_url=False)[0]
-    dotted = ".".join(str(part) for part in first["loc"])
+    errors = error.errors(include_url=False)
+    # What is declared of a setting is a list that has been looked at already, or it must be a range.
+    first = next((one for one in errors if RangeConfig.__name__ in one["loc"]), errors[0])
+    dotted = ".".join(str(part) for part in first["loc"] if part != RangeConfig.__name__)
     if first["type"] == "missing":
         return f"{origin.file}: {dotted} is missing: give it in the file or with {OVERRIDE} {dotted}=..."
     allowed = first["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Input must", "must")

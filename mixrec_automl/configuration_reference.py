@@ -77,6 +77,12 @@ def _kind(hint: Any) -> str:
         return ", ".join([_kind(arguments[0]), *bounds])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
+    if origin is dict:
+        return f"keys, each with {_kind(arguments[1])}"
+    if origin is list:
+        return "a list"
+    if is_dataclass(hint):
+        return ", ".join(f"`{field.name}`" for field in fields(hint))
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(argument) for argument in arguments)
     return NAMES[hint]
@@ -90,10 +96,10 @@ def _rules(annotations: tuple[Any, ...]) -> Iterator[Any]:
 
 def _default(field: Field[Any]) -> str:
     default = getattr(field.default, "default", field.default)  # pydantic may wrap it
+    if default is None or field.default_factory is not MISSING:
+        return "empty"
     if default is MISSING:
         return "must be given"
-    if default is None:
-        return "empty"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

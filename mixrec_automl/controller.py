@@ -58,6 +58,9 @@ class SearchListener(Protocol):
     def proposing(self) -> None:
         """The next design has been asked for."""
 
+    def proposed(self, proposal: Proposal) -> None:
+        """It is there; its trials are recorded next."""
+
     def trial_changed(self, trial: Trial) -> None:
         """A trial is new or in another state."""
 
@@ -236,6 +239,7 @@ class _Loop:
             return
         # All designs share the training seed: common random numbers take their noise out of the comparison.
         seeds = proposal.seeds or (self._budget.seed,)
+        self._listener.proposed(proposal)
         self._trials.add(proposal, seeds[: self._budget.trials - len(self._trials)])
 
     @property
@@ -256,7 +260,7 @@ class _Loop:
             if reason is not None:
                 self._prune(trial.number, reason)
                 continue
-            task = TrialTask(trial.number, trial.attempt, trial.architecture, trial.seed, folder, trial.variant, known)
+            task = TrialTask(trial.number, trial.attempt, trial.design, trial.seed, folder, trial.variant, known)
             self._executor.submit(task)
 
     def _record(self, event: Event | None) -> None:

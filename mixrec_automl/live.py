@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.progress import Row, SearchProgress, clock_time
+from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.store.records import Trial, TrialState
 
 STYLES = {
@@ -54,6 +55,10 @@ class LiveTable:
     def proposing(self) -> None:
         with self._lock:
             self._proposing_since = time.monotonic()
+
+    def proposed(self, proposal: Proposal) -> None:
+        with self._lock:
+            self._progress.last_kernel = proposal.kernel
 
     def trial_changed(self, trial: Trial) -> None:
         with self._lock:
@@ -126,7 +131,7 @@ class LiveTable:
         elif self._proposing_since is not None:
             parts.append(f"proposing for {time.monotonic() - self._proposing_since:.0f} s")
         elif self._progress.last_proposal_seconds is not None:
-            parts.append(f"last proposal {self._progress.last_proposal_seconds:.1f} s")
+            parts.append(f"last proposal {self._progress.last_proposal_seconds:.1f} s{of_kernel(self._progress)}")
         return Text(", ".join(parts), overflow="ellipsis", no_wrap=True)
 
 
@@ -143,6 +148,9 @@ class PlainLines:
 
     def proposing(self) -> None: ...
 
+    def proposed(self, proposal: Proposal) -> None:
+        self._progress.last_kernel = proposal.kernel
+
     def notice(self, text: str | None) -> None:
         if text != self._notice:
             self._print(text or "that is over, the search goes on")
@@ -154,7 +162,7 @@ class PlainLines:
     def trial_changed(self, trial: Trial) -> None:
         row, progress = self._progress.trial_changed(trial), self._progress
         if trial.state is TrialState.QUEUED and trial.attempt == 0:
-            what = f"proposed in {trial.proposal_seconds:.1f} s, {trial.origin}"
+            what = f"proposed in {trial.proposal_seconds:.1f} s, {trial.origin}{of_kernel(progress)}"
         elif trial.state is TrialState.QUEUED:
             what = "to be run again" + (f": {last_line(trial.error)}" if trial.error else "")
         elif trial.state is TrialState.RUNNING:
@@ -198,6 +206,11 @@ def score(row: Row, *, with_error: bool = True) -> str:
     if row.standard_error is None or not with_error:
         return f"{row.mrr:.4f}"
     return f"{row.mrr:.4f} ± {row.standard_error:.4f}"
+
+
+def of_kernel(progress: SearchProgress) -> str:
+    """Of the surrogate that made the last proposal, where one did."""
+    return f", kernel {progress.last_kernel}" if progress.last_kernel else ""
 
 
 def how_far(progress: SearchProgress) -> str:

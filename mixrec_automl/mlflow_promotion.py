@@ -35,8 +35,9 @@ class PromotionRun:
             view.experiment_id, tags=tags, run_name=f"promotion-{promotion.number}-of-trial-{trial.number}"
         )
         self.id = str(run.info.run_id)
-        params = [Param("architecture", str(trial.architecture)), Param("trial", str(trial.number))]
-        self._client.log_batch(self.id, params=[*params, Param("seed", str(trial.seed))])
+        told = {"architecture": trial.architecture, "trial": trial.number, "seed": trial.seed}
+        told |= dict(trial.design.settings)
+        self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in told.items()])
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)

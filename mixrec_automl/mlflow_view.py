@@ -29,6 +29,7 @@ from mixrec_automl.store.records import (
     last_epochs,
 )
 from mixrec_automl.store.repository import Repository
+from search_spaces.design import shown
 
 T = TypeVar("T")
 
@@ -180,6 +181,7 @@ class MlflowView:
         winner = best_trial(trials)
         if winner is not None and str(winner.number) != self._best:
             tags |= {TAG_BEST: winner.number, "mixrec.best_architecture": winner.architecture}
+            tags |= {f"mixrec.best.{key}": shown(value) for key, value in winner.design.settings}
         status = PARENT_STATUS[search.state]
         if search.error is not None and status != parent.status:
             tags[TAG_ERROR] = search.error
@@ -309,6 +311,7 @@ def _child_params(trial: Trial) -> dict[str, str]:
         "architecture": str(trial.architecture),
         "bits": "".join(map(str, trial.architecture.bits)),
         "layers": str(len(trial.architecture.layers)),
+        **{key: str(value) for key, value in trial.design.settings},
         "seed": str(trial.seed),
         "origin": trial.origin,
         **({"variant": trial.variant} if trial.variant else {}),

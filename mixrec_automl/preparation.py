@@ -13,8 +13,8 @@ from rich.console import Console
 from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
+from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search_config import SearchConfig
-from search_spaces.damoe import DamoeSpace
 from trainers.baselines.config import BaselineName
 from trainers.baselines.floors import cheap_floors
 from trainers.data.prepare import open_or_prepare
@@ -40,7 +40,7 @@ class Prepared:
 
     config: SearchConfig
     training: FinetuneTraining
-    space: DamoeSpace
+    space: DesignSpace
     basis: Basis
 
 
@@ -55,13 +55,13 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     with console.status(f"backbone {config.backbone.name}") as status:
         task = training.load(lambda stage: status.update(f"backbone {config.backbone.name}: {stage}"))
     layers = len(task.backbone.layers)
-    space = DamoeSpace(layers, config.model.replacement_frequency)
+    space = DesignSpace.of(config, layers)
     _tell_users(console, name, task.data)
     kept = task.sampler(config.finetune, config.search.seed).share_of_targets_kept()
     _say(console, f"          a history of {config.data.history} keeps {kept:.1%} of their training targets")
     _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
     _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
-    _say(console, f"space     {space.num_bits} bits, {space.size:,} designs; {config.search.trials} trials")
+    _say(console, f"space     {space}; {config.search.trials} trials")
     return Prepared(config, training, space, _basis(task.fingerprint, config, task.data))
 
 

@@ -50,6 +50,8 @@ class SearchProgress:
         self._epochs, self._epochs_by_variant = epochs, epochs_by_variant
         self.rows: dict[int, Row] = {}
         self.last_proposal_seconds: float | None = None
+        self.last_kernel = ""
+        """Of the surrogate that was asked for the last proposal"""
         self._clock = clock
         for trial in known:
             self.trial_changed(trial)

@@ -31,6 +31,7 @@ from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
+from mixrec_automl.config import with_settings
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
 from trainers.baselines.floors import floors
@@ -60,7 +61,7 @@ class PromotionPlan:
 
     trial: Trial
     config: SearchConfig
-    """The search's, with Data_BO widened to all users, and the promotion's epochs and workers"""
+    """The search's, with the trial's settings, Data_BO widened to all users, and the promotion's epochs and workers"""
     folder: Path
 
     @property
@@ -87,6 +88,7 @@ def plan_promotion(
     processes = workers or config.promotion.workers
     had = config.cluster
     cores = had.slots * had.workers_per_trial * had.cpus_per_worker
+    config = with_settings(config, dict(trial.design.settings), f"the design of trial {trial.number}")
     widened = replace(
         config,
         training=replace(config.training, epochs=config.promotion.epochs or config.training.epochs),
@@ -117,7 +119,7 @@ def train_winner(plan: PromotionPlan, folder: Path, on_epoch: Callable[[EpochEnd
         PromotionError: the training raised.
     """
     training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
-    task = TrialTask(plan.trial.number, 1, plan.trial.architecture, plan.trial.seed, plan.folder)
+    task = TrialTask(plan.trial.number, 1, plan.trial.design, plan.trial.seed, plan.folder)
     try:
         make = partial(SlotExecutor, training, plan.config.cluster, folder)
         # The search's own limit for a hang is no measure here: an epoch on all users takes longer.

@@ -66,7 +66,7 @@ class RecordedTrials:
 
     def add(self, proposal: Proposal, seeds: Sequence[int]) -> None:
         """A trial for each training seed."""
-        add = partial(self._writer.add_trials, len(self), proposal.architecture, seeds)
+        add = partial(self._writer.add_trials, len(self), proposal.design, seeds)
         for trial in self._patiently(partial(add, proposal.origin, proposal.seconds, proposal.variant)):
             self._keep(trial)
 

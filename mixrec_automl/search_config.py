@@ -7,12 +7,13 @@ spends its budget and on which machines. The field text under each field is its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from search_spaces.mixed import Value
 from trainers.baselines.config import BaselinesConfig
 from trainers.config import (
     STRICT,
@@ -47,6 +48,19 @@ class PruningConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RangeConfig:
+    """Of a number that a search chooses."""
+
+    low: int | float
+    high: int | float
+    scale: Literal["linear", "log"] = "linear"
+    """`log`: equal ratios are equally far apart."""
+
+
+Values = list[Value]
+
+
+@dataclass(frozen=True, config=STRICT)
 class BudgetConfig:
     """How many designs are tried, and on how much data (paper, 2.3.3 and Table 3)."""
 
@@ -69,6 +83,11 @@ class BudgetConfig:
     """A trial that a worker has begun and that reports no epoch for this long is taken to hang: it is killed and tried
     again. The first epoch includes loading data and backbone. When absent, ten times the longest epoch of the search
     so far, ten minutes at least, and six hours before its first epoch."""
+    settings: dict[str, Values | RangeConfig] = field(default_factory=dict)
+    """What designs differ in besides the placement of adapters: for a key of `model` or `training` the list of its
+    values, of which increasing numbers have an order, or `{low: , high: }` of a number, with `scale: log` where equal
+    ratios are equally far apart. The first design has the configuration's own values, or those nearest to them: the
+    closest number, and of a list without an order the first value."""
     pruning: PruningConfig = PruningConfig()
     warm_start: str | None = None
     """Name of another search on the same space, on other data for instance, that this one learns from: its best designs
@@ -142,6 +161,6 @@ class SearchConfig:
         return asdict(self)
 
 
-def without_pruning(config: SearchConfig) -> SearchConfig:
-    """`config` with every trial trained to its end."""
-    return replace(config, search=replace(config.search, pruning=PruningConfig()))
+def for_a_study(config: SearchConfig) -> SearchConfig:
+    """`config` with every trial trained to its end, and no settings that are searched for."""
+    return replace(config, search=replace(config.search, pruning=PruningConfig(), settings={}))

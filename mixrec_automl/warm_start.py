@@ -32,7 +32,7 @@ def warm_start_of(name: str, budget: BudgetConfig, repository: Repository) -> Wa
     if "study" in source.config:
         raise UserError(f"search.warm_start: {source.name!r} is a study, and no search over designs")
     trials = repository.trials(source.name)
-    outcomes = tuple((trial.architecture, score) for trial in trials for score in scores([trial]))
+    outcomes = tuple((trial.design, score) for trial in trials for score in scores([trial]))
     designs = len({design for design, _ in outcomes})
     if designs < LEAST_DESIGNS:
         raise UserError(

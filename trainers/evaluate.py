@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.data.batches import Layout
+from trainers.data.rows import Rows
 from trainers.data.sequence_data import SequenceData, Split
 from trainers.data.windows import Windows
 from trainers.device import move, rank_and_workers
@@ -20,6 +21,25 @@ from trainers.ranks import Setting, UserRanks, concatenate, evaluate_scores
 TOKENS_AT_ONCE = 4096
 """Tokens of one forward pass. On a CPU, passes of 1024 to 8192 tokens and of 16 rows all took the same time, so this is
 about memory: a budget of tokens bounds it however long the histories are, a number of rows does not."""
+
+
+def passes(
+    layout: Layout, histories: Sequence[Sequence[int]], users: Sequence[int], *, read_newest: int = 1
+) -> Iterator[tuple[NDArray[np.int64], Rows]]:
+    """The forward passes that score `histories`: which of them each one reads, and their rows of tokens.
+
+    Args: as `score_histories`.
+    """
+    lengths = layout.item_tokens.lengths + 1
+    tokens = np.array([lengths[list(row)].sum() for row in histories])
+    # Rows of like length together: attention runs in batches of equal shape.
+    order = np.argsort(tokens, kind="stable")
+    total, before = int(tokens.sum()), np.cumsum(tokens[order]) - tokens[order]
+    # Equal shares of all tokens, not full passes and a small rest.
+    share = before * -(-total // TOKENS_AT_ONCE) // total
+    for chosen in np.split(order, np.flatnonzero(np.diff(share)) + 1):
+        read, readers = [histories[row] for row in chosen], [users[row] for row in chosen]
+        yield chosen, layout.histories(read, readers, read_newest=read_newest)
 
 
 def score_histories(
@@ -33,22 +53,13 @@ def score_histories(
         users: [B] M_cf's index of each user, or -1 for one that it does not know.
     """
     device = model.backbone.device
-    lengths = layout.item_tokens.lengths + 1
-    tokens = np.array([lengths[list(row)].sum() for row in histories])
-    # Rows of like length together: attention runs in batches of equal shape.
-    order = np.argsort(tokens, kind="stable")
-    total, before = int(tokens.sum()), np.cumsum(tokens[order]) - tokens[order]
-    # Equal shares of all tokens, not full passes and a small rest.
-    share = before * -(-total // TOKENS_AT_ONCE) // total
-    scores = []
-    for chosen in np.split(order, np.flatnonzero(np.diff(share)) + 1):
-        rows = layout.histories(
-            [histories[row] for row in chosen], [users[row] for row in chosen], read_newest=read_newest
-        )
+    order, scores = [], []
+    for chosen, rows in passes(layout, histories, users, read_newest=read_newest):
+        order.append(chosen)
         with torch.inference_mode():
             scores.append(model.scores(move(rows, device)).float())
-    by_row = torch.cat(scores).view(len(order), -1)
-    return by_row[torch.from_numpy(order.argsort()).to(device)].view(len(order) * read_newest, -1)
+    places = torch.from_numpy(np.concatenate(order).argsort()).to(device)
+    return torch.cat(scores).view(len(places), -1)[places].view(len(places) * read_newest, -1)
 
 
 def context_of(model: MixRec, layout: Layout) -> int:
@@ -61,6 +72,19 @@ def window(model: MixRec, layout: Layout, items: NDArray[np.int32], history: int
     whole = np.array([0]), np.array([len(items)])
     (first,) = Windows.of(items, *whole, layout.item_tokens, history, context_of(model, layout)).first
     return [int(item) for item in items[first:]]
+
+
+def windows_of(model: MixRec, layout: Layout, data: SequenceData, split: Split, history: int) -> Windows:
+    """[N] what the model reads of every user before its item of `split`."""
+    # Where a user has no such item the window is empty, and is not asked for.
+    ends = np.maximum(data.places(split, np.arange(data.num_users)), data.offsets[:-1])
+    context = context_of(model, layout)
+    return Windows.of(data.items, data.offsets[:-1], ends, layout.item_tokens, history, context)
+
+
+def items_of(data: SequenceData, windows: Windows) -> list[list[int]]:
+    """The items of each window, oldest first."""
+    return [data.items[first:end].tolist() for first, end in zip(windows.first, windows.end, strict=True)]
 
 
 def evaluate(
@@ -82,13 +106,7 @@ def evaluate(
         }
         return tuple(next(of_splits[setting.split]) for setting in settings)
     model.eval()
-    everybody, context = np.arange(data.num_users), context_of(model, layout)
-    # Where a user has no such item the window is empty, and is not asked for.
-    ends = {split: np.maximum(data.places(split, everybody), data.offsets[:-1]) for split in splits}
-    windows = {
-        split: Windows.of(data.items, data.offsets[:-1], ends[split], layout.item_tokens, history, context)
-        for split in splits
-    }
+    windows = {split: windows_of(model, layout, data, split, history) for split in splits}
 
     def score(users: NDArray[np.int64], splits: tuple[Split, ...]) -> list[Tensor]:
         scores = _score_windows(model, layout, data, users, {split: windows[split][users] for split in splits})
@@ -130,8 +148,7 @@ def _score_windows(
         if not len(chosen):
             continue
         read = windows[splits[-1]][chosen]
-        histories = [data.items[first:end].tolist() for first, end in zip(read.first, read.end, strict=True)]
-        found = score_histories(model, layout, histories, users[chosen].tolist(), read_newest=len(splits))
+        found = score_histories(model, layout, items_of(data, read), users[chosen].tolist(), read_newest=len(splits))
         for place, split in enumerate(splits):
             scores[split][torch.from_numpy(chosen)] = found[place :: len(splits)]
     return scores

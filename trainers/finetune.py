@@ -56,28 +56,62 @@ def finetune(
         NotFiniteError: a loss is NaN or infinite.
         ValueError: `folder` holds a training of another design, seed or configuration.
     """
+    device = pick_device()
+    model = build_model(config, architecture, task, seed).to(device)
+    if device.type == "cuda":
+        model.compile_layers()
+    return train(
+        model,
+        str(architecture),
+        config,
+        task,
+        seed=seed,
+        folder=folder,
+        on_epoch=on_epoch,
+        recorded=recorded,
+        on_validation=on_validation,
+    )
+
+
+def train(
+    model: MixRec,
+    what: str,
+    config: FinetuneConfig,
+    task: TrainingTask,
+    *,
+    seed: int,
+    folder: Path,
+    on_epoch: OnEpoch,
+    recorded: int | None = None,
+    on_validation: Callable[[UserRanks], None] = lambda _: None,
+    prepare: Callable[[int | None], None] = lambda _: None,
+) -> FinetuneResult:
+    """`finetune` of a model that is there: fresh from `build_model` with `seed`, and on its device.
+
+    Args:
+        what: is trained; a training is resumed only as what it was.
+        prepare: called by every worker before each step, with its number from 0, and with None before each validation.
+    """
     rank, workers = rank_and_workers()
     device = pick_device()
     training = config.training
-    model = build_model(config, architecture, task, seed).to(device)
     task.backbone.to(device)
     optimizer = build_optimizer(model, training)
     sampler = task.sampler(config, seed)
     layout = task.layout(config.model)
     steps = training.epochs * sampler.steps_per_epoch
 
-    identity = {"architecture": str(architecture), "seed": seed, "config": asdict(config), "task": task.fingerprint}
+    identity = {"architecture": what, "seed": seed, "config": asdict(config), "task": task.fingerprint}
     resumable = ResumableTraining(model, optimizer, identity, folder, what="design")
-    if device.type == "cuda":
-        model.compile_layers()
     wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
 
     def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
-        return _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device)
+        return _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device, prepare)
 
     def validate() -> UserRanks:
+        prepare(None)
         (ranks,) = evaluate(model, layout, task.data, [Setting("validation")], config.data.history)
         on_validation(ranks)
         return ranks
@@ -102,6 +136,7 @@ def _train_epoch(
     first_step: int,
     total_steps: int,
     device: torch.device,
+    prepare: Callable[[int], None],
 ) -> tuple[dict[str, float], int]:
     """One pass; returns the mean of each loss over the epoch's terms of all workers, and their tokens."""
     model.train()
@@ -111,6 +146,7 @@ def _train_epoch(
     for number, batch in enumerate(batches):
         counts = _add_up({**batch.counts, "tokens": batch.num_tokens}, device)
         tokens += counts.pop("tokens")
+        prepare(first_step + number)
         set_rates(optimizer, config, first_step + number, total_steps)
         optimizer.zero_grad(set_to_none=True)
         parts = model(move(batch, device))

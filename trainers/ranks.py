@@ -235,6 +235,11 @@ def describe_ranks(
     )
 
 
+def users_at_once(data: SequenceData) -> int:
+    """Users whose scores `evaluate_scores` asks for at a time."""
+    return max(USERS_AT_LEAST, SCORES_AT_ONCE // data.num_items)
+
+
 def evaluate_scores(
     data: SequenceData,
     settings: Sequence[Setting],
@@ -260,7 +265,7 @@ def evaluate_scores(
     """
     splits = tuple(dict.fromkeys(setting.split for setting in settings))
     asked = data.users_with(splits[0]) if users is None else users
-    step = max(USERS_AT_LEAST, SCORES_AT_ONCE // data.num_items)
+    step = users_at_once(data)
     found: dict[Setting, list[Ranked]] = {setting: [] for setting in settings}
     for first in range(0, len(asked), step):
         chunk = asked[first : first + step]

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from trainers.cached import cached_array
@@ -18,6 +17,7 @@ from trainers.config import FinetuneConfig, ModelConfig
 from trainers.data.batches import ALIGN_PROMPT, Layout
 from trainers.data.hard_negatives import HardSets
 from trainers.data.item_text import item_tokens
+from trainers.data.rows import Rows
 from trainers.data.sampler import StepSampler
 from trainers.data.sequence_data import ItemTokens, SequenceData
 from trainers.data.store_format import open_prepared
@@ -177,19 +177,20 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
     if model.collaborative is not None and config.model.collaborative_training == "frozen":
         pretrain(model.collaborative, task.data, config.training, seed)
     starts_from_text = config.model.item_projection_init == "align" or config.model.item_projection_form != "free"
+    with torch.inference_mode():
+        sample = model.encode(sample_rows(config, task, seed))
     model.start_projection(
-        _sample_states(model, config, task, seed),
+        sample,
         task.align_states if starts_from_text else None,
         task.item_counts if config.model.item_bias_init == "popularity" else None,
     )
     return model
 
 
-@torch.inference_mode()
-def _sample_states(model: MixRec, config: FinetuneConfig, task: TrainingTask, seed: int) -> Tensor:
-    """[S, d] final states at every `[SEQ]` of some users' training inputs, before any training."""
+def sample_rows(config: FinetuneConfig, task: TrainingTask, seed: int) -> Rows:
+    """Some users' training inputs, on the backbone's device: the item projection starts from the states at their
+    `[SEQ]`, before any training."""
     sampler = task.sampler(config, seed)
     users = np.random.default_rng(seed).permutation(sampler.users)[:_SAMPLE_USERS]
     inputs = [sampler.window(int(user))[:-1].tolist() for user in users]
-    rows = task.layout(config.model).histories(inputs, users.tolist())
-    return model.encode(move(rows, task.backbone.device))
+    return move(task.layout(config.model).histories(inputs, users.tolist()), task.backbone.device)

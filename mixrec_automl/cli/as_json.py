@@ -36,6 +36,7 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "best_mrr": best.mrr if best else None,
         "best_mean_mrr": fmean(scores(replicates_of(best, decisive(trials)))) if best else None,
         "best_architecture": str(best.architecture) if best else None,
+        "best_settings": dict(best.design.settings) if best else None,
         "created_at": _time(search.created_at),
         "updated_at": _time(search.updated_at),
         "error": search.error,
@@ -62,7 +63,7 @@ def whole_search(
 
 
 def _advantage(trials: Sequence[Trial]) -> dict[str, Any] | None:
-    """Of the winner over the all-serial design, in MRR, once its confirmation has ended."""
+    """Of the winner over the fixed design, in MRR, once its confirmation has ended."""
     from mixrec_automl.search.advantage import LEVEL, advantage_of_winner
 
     found = advantage_of_winner(trials)
@@ -83,6 +84,7 @@ def one_trial(trial: Trial, epochs: int) -> dict[str, Any]:
         "number": trial.number,
         "variant": trial.variant,
         "architecture": str(trial.architecture),
+        "settings": dict(trial.design.settings),
         "seed": trial.seed,
         "origin": trial.origin,
         "state": trial.state,

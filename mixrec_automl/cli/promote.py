@@ -48,9 +48,7 @@ def promote(
         what = "has no completed trial" if trial is None else f"has no completed trial {trial}"
         raise UserError(f"search {name!r} {what}: see `mixrec-automl show {name}`")
     console = make_console()
-    console.print(
-        winner_table(chosen.architecture, f"trial {chosen.number} of {name}, validation MRR {chosen.mrr:.4f}")
-    )
+    console.print(winner_table(chosen.design, f"trial {chosen.number} of {name}, validation MRR {chosen.mrr:.4f}"))
 
     # torch, Ray and MLflow: seconds that a mistake above need not cost
     from mixrec_automl.promote import run_promotion

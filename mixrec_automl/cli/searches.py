@@ -37,7 +37,7 @@ def searches(as_json: Annotated[bool, typer.Option("--json", help="Print JSON in
             f"{summary['trials_ended']}/{summary['trials_planned'] or '?'}",
             str(summary["trials_failed"]),
             score(best.mrr if best else None),
-            str(best.architecture) if best else "",
+            str(best.design) if best else "",
             when(search.created_at),
         )
     make_console().print(table)

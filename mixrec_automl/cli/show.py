@@ -32,6 +32,7 @@ from mixrec_automl.store.records import (
     best_trial,
     decisive,
     epochs_saved,
+    fixed_design,
     last_epochs,
     replicates_of,
     scores,
@@ -98,7 +99,7 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             replicates = scores(replicates_of(best, decisive(trials)))
             if len(replicates) > 1:
                 title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"
-            console.print(winner_table(best.architecture, title=title))
+            console.print(winner_table(best.design, title=title))
             confirmed = _advantage(trials, best)
             if confirmed:
                 console.print(confirmed, highlight=False, soft_wrap=True)
@@ -156,7 +157,7 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
         return
     console = make_console()
     console.print(trials_table([trial], epochs, None, title=f"search {search.name}"))
-    console.print(winner_table(trial.architecture, title="design"))
+    console.print(winner_table(trial.design, title="design"))
     if seen:
         console.print(curve_table(seen))
     if trial.state is TrialState.PRUNED:
@@ -170,16 +171,17 @@ def _advantage(trials: Sequence[Trial], best: Trial) -> str:
     """What the confirmation says of the winner; empty before it has ended."""
     if best.origin is not Origin.CONFIRMATION:
         return ""
-    from mixrec_automl.search.advantage import LEVEL, advantage_of_winner, all_serial
+    from mixrec_automl.search.advantage import LEVEL, advantage_of_winner
 
-    if best.architecture == all_serial(best.architecture):
-        return "trained again with new seeds, no other design was better than the all-serial one"
+    kind = "fixed" if best.design.settings else "all-serial"
+    if best.design == fixed_design(trials):
+        return f"trained again with new seeds, no other design was better than the {kind} one"
     found = advantage_of_winner(trials)
     if found is None:
         return ""
     chosen = f", corrected for the choice among {found.compared} designs" if found.compared > 1 else ""
     return (
-        f"minus the all-serial design: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
+        f"minus the {kind} design: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
         f"({LEVEL:.0%} over {found.seeds} new training seeds, on the same users{chosen})"
     )
 

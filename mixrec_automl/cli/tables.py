@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mixrec_automl.store.records import Observation, Promotion, SearchState, Trial, TrialState
-from search_spaces.architecture import SITES, Architecture, Placement
+from search_spaces.architecture import SITES, Placement
+from search_spaces.design import Design, shown
 
 PIPED_WIDTH = 160
 TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
@@ -34,10 +35,12 @@ def make_console() -> Console:
     return console
 
 
-def winner_table(architecture: Architecture, title: str | None = None) -> Table:
-    """A design as an L x 3 table: a row for each DAMoE layer from the input up, a column for each adapter."""
-    table = Table("DAMoE layer", *SITES, title=title)
-    for number, layer in enumerate(architecture.layers, start=1):
+def winner_table(design: Design, title: str | None = None) -> Table:
+    """A design as an L x 3 table: a row for each DAMoE layer from the input up, a column for each adapter; settings are
+    told below it."""
+    settings = "\n".join(f"{key}: {shown(value)}" for key, value in design.settings)
+    table = Table("DAMoE layer", *SITES, title=title, caption=settings or None)
+    for number, layer in enumerate(design.architecture.layers, start=1):
         cells = (Placement(bit) for bit in layer.bits)
         table.add_row(
             str(number),
@@ -56,9 +59,12 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
     is_study = any(trial.variant for trial in trials)
     if is_study:
         table.add_column("variant")
+    keys = list(dict.fromkeys(key for trial in trials for key, _ in trial.design.settings))
     has_designs = not is_study or len({trial.architecture for trial in trials}) > 1
     if has_designs:
         table.add_column("design", no_wrap=True)
+    for key in keys:
+        table.add_column(key.rpartition(".")[2])
     for name in ("origin", "state"):
         table.add_column(name)
     for name in ("epochs", "MRR", "± s.e.", "seconds", "proposal s"):
@@ -68,6 +74,7 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
             str(trial.number),
             *([trial.variant] if is_study else []),
             *([str(trial.architecture)] if has_designs else []),
+            *(shown(value) for _, value in trial.design.settings),
             trial.origin.short,
             state_text(trial.state, trial.attempt),
             str(epochs.get(trial.number, "")),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.config import with_settings
 from mixrec_automl.search_config import SearchConfig
 from trainers.device import keep_freed_memory
 from trainers.evaluate import evaluate
@@ -57,8 +58,9 @@ class FinetuneTraining:
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         keep_freed_memory()
+        own = with_settings(self.config, dict(trial.design.settings), f"the design of trial {trial.number}")
         result = finetune(
-            self.config.finetune,
+            own.finetune,
             trial.architecture,
             self.load(),
             seed=trial.seed,

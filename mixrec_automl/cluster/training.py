@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Takes the finished epoch, from 1, and its metrics; answers whether to go on."""
@@ -21,7 +22,7 @@ class TrialTask:
     number: int
     attempt: int
     """From 1"""
-    architecture: Architecture
+    design: Design
     seed: int
     """Of the training"""
     folder: Path
@@ -31,6 +32,10 @@ class TrialTask:
     recorded_epochs: int | None = None
     """How many epochs are recorded. What was finished beyond, by an attempt whose last reports were lost, is reported
     first; None: it is not reported"""
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.design.architecture
 
 
 @dataclass(frozen=True)

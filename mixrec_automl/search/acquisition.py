@@ -46,6 +46,9 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
 
     _baseline: Tensor  # designs observed or pending, [b, n]
     _observed: Tensor  # training rows, [m, n]
+    _rows: Tensor  # distinct ones of both, [r, n]
+    _observed_at: Tensor  # where among them, [m]
+    _baseline_at: Tensor  # [b]
     _log_scale: Tensor
     _root: Tensor  # Cholesky factor of the covariance of the outcomes, [m, m]
     _weights: Tensor  # [m]
@@ -72,25 +75,28 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             residual = (model.train_targets - model.mean_module(self._observed))[:, None]
             self._weights = torch.cholesky_solve(residual, self._root)[:, 0]
 
-            self._whitened_baseline = self._whiten(self._baseline)
+            cross = self._kernel(self._observed, self._baseline)
+            self._whitened_baseline = self._whiten(cross)
             spread = self._kernel(self._baseline, self._baseline)
             spread = spread - self._whitened_baseline.T @ self._whitened_baseline
             self._fantasy_root = torch.linalg.cholesky(spread + JITTER * torch.eye(len(spread)).to(spread))
             self._draws = draw_sobol_normal_samples(len(spread), FANTASIES, dtype=spread.dtype, seed=0)
-            fantasies = self._posterior_mean(self._baseline) + self._draws @ self._fantasy_root.T
+            fantasies = self._posterior_mean(self._baseline, cross) + self._draws @ self._fantasy_root.T
             self._best = fantasies.amax(dim=1, keepdim=True)
+            both = torch.cat([self._observed, self._baseline])
+            self._rows, places = torch.unique(both, dim=0, return_inverse=True)
+            self._observed_at, self._baseline_at = places[: len(self._observed)], places[len(self._observed) :]
 
     def _kernel(self, left: Tensor, right: Tensor) -> Tensor:
         covariance: Tensor = self.model.covar_module(left, right).to_dense()
         return covariance
 
-    def _whiten(self, designs: Tensor) -> Tensor:
-        cross = self._kernel(self._observed, designs)
+    def _whiten(self, cross: Tensor) -> Tensor:
         whitened: Tensor = torch.linalg.solve_triangular(self._root, cross, upper=False)
         return whitened
 
-    def _posterior_mean(self, designs: Tensor) -> Tensor:
-        mean: Tensor = self.model.mean_module(designs) + self._kernel(designs, self._observed) @ self._weights
+    def _posterior_mean(self, designs: Tensor, cross: Tensor) -> Tensor:
+        mean: Tensor = self.model.mean_module(designs) + self._weights @ cross
         return mean
 
     def forward(self, X: Tensor) -> Tensor:  # noqa: N803
@@ -99,10 +105,12 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             return self._values(X.reshape(-1, X.shape[-1]))
 
     def _values(self, designs: Tensor) -> Tensor:
-        whitened = self._whiten(designs)
-        cross = self._kernel(self._baseline, designs) - self._whitened_baseline.T @ whitened
+        with_rows = self._kernel(self._rows, designs)  # once, as most rows are both observed and of the baseline
+        observed = with_rows[self._observed_at]
+        whitened = self._whiten(observed)
+        cross = with_rows[self._baseline_at] - self._whitened_baseline.T @ whitened
         shift = torch.linalg.solve_triangular(self._fantasy_root, cross, upper=False)
-        mean = self._posterior_mean(designs) + self._draws @ shift  # [fantasies, designs]
+        mean = self._posterior_mean(designs, observed) + self._draws @ shift  # [fantasies, designs]
         variance = 1 - whitened.square().sum(0) - shift.square().sum(0)  # the kernel's k(z, z) is 1
         deviation = variance.clamp_min(LEAST_VARIANCE).sqrt()
         improvement = log_standard_improvement((mean - self._best) / deviation) + deviation.log()

@@ -20,8 +20,8 @@ from statistics import fmean
 import numpy as np
 from scipy import integrate, optimize, special, stats
 
-from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial
-from search_spaces.architecture import Architecture, Placement
+from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial, fixed_design
+from search_spaces.design import Design
 
 LEVEL = 0.95
 
@@ -30,7 +30,7 @@ LEVEL = 0.95
 class Advantage:
     """In validation MRR, design minus fixed design."""
 
-    design: Architecture
+    design: Design
     difference: float
     low: float
     high: float
@@ -66,29 +66,24 @@ def dunnett_quantile(compared: int, freedom: int, level: float = LEVEL) -> float
 
 
 def advantage_of_winner(trials: Sequence[Trial]) -> Advantage | None:
-    """Of a search's winner over the all-serial design; None before its confirmation has ended, and as `advantage`."""
-    best = best_trial(trials)
-    if best is None or best.origin is not Origin.CONFIRMATION:
+    """Of a search's winner over its fixed design; None before its confirmation has ended, and as `advantage`."""
+    best, fixed = best_trial(trials), fixed_design(trials)
+    if best is None or fixed is None or best.origin is not Origin.CONFIRMATION:
         return None
-    return advantage(trials, best.architecture, all_serial(best.architecture))
+    return advantage(trials, best.design, fixed)
 
 
-def all_serial(like: Architecture) -> Architecture:
-    """The fixed design with as many layers as `like`."""
-    return Architecture.uniform(Placement.SERIAL, len(like.layers))
-
-
-def advantage(trials: Sequence[Trial], winner: Architecture, fixed: Architecture) -> Advantage | None:
+def advantage(trials: Sequence[Trial], winner: Design, fixed: Design) -> Advantage | None:
     """Of `winner` over `fixed` in the confirmation of a search.
 
     Returns:
         None where the winner is the fixed design, or where the confirmation does not hold both of them with two
         seeds that all its designs have completed.
     """
-    scores: dict[Architecture, dict[int, float]] = {}
+    scores: dict[Design, dict[int, float]] = {}
     for trial in trials:
         if trial.origin is Origin.CONFIRMATION and trial.state is TrialState.COMPLETED and trial.mrr is not None:
-            scores.setdefault(trial.architecture, {})[trial.seed] = trial.mrr
+            scores.setdefault(trial.design, {})[trial.seed] = trial.mrr
     if winner == fixed or winner not in scores or fixed not in scores:
         return None
     seeds = sorted(set.intersection(*(set(of_design) for of_design in scores.values())))

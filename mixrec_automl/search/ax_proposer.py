@@ -8,9 +8,9 @@ This is the only file that imports Ax; importing it takes seconds.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -37,26 +37,24 @@ from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.batch import Beliefs, at_most
+from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.designs import Made, Seen, next_proposal
+from mixrec_automl.search.encoding import Encoding, bits_of, of_bits
 from mixrec_automl.search.noise import training_seed_variance
-from mixrec_automl.search.prior_gate import passes
 from mixrec_automl.search.prior_mean import PriorScores
-from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
-from mixrec_automl.search.proposer import Proposal, SpaceExhausted
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
+from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search.relaxation import Relaxation
-from mixrec_automl.search.replication import design_to_train
-from mixrec_automl.search.surrogate import DesignSurrogate, predict
-from mixrec_automl.search.threads import one_thread
+from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate
 from mixrec_automl.search.transfer import Transfer
-from mixrec_automl.search.trial_surrogate import best_first, completed_designs, fit_trials
+from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, best_first
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
-from search_spaces.architecture import Architecture, as_bit_rows
+from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 
 METRIC = "mrr"
-NOISE_FROM = 10
-"""Completed designs; one training more is then a small part of the budget."""
-LEAST_COMPLETED = 2
-"""Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
 for handler in logging.getLogger("ax").handlers:
     handler.setLevel(logging.WARNING)
@@ -71,31 +69,29 @@ class ProbabilisticReparameterization(Acquisition):  # type: ignore[misc]
     """
 
     def optimize(self, n: int, search_space_digest: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """One design [1, bits], its acquisition value [1] and its weight [1].
+        """Designs [n, bits], their acquisition values [n] and weights [n]; fewer than n where no more are left.
 
-        It is a new one, or one of those observed where a replicate of that promises to teach more.
+        Each is a new one, or one of those observed where a replicate of that promises to teach more; and each is chosen
+        beside those before it, as `Beliefs.points`.
 
         Raises:
             SpaceExhausted: as `propose_point`.
-            ValueError: more than one design is asked for, or the space is not {0,1}^n.
+            ValueError: the space is not {0,1}^n.
         """
-        if n != 1 or any(tuple(bounds) != (0, 1) for bounds in search_space_digest.bounds):
-            raise ValueError("probabilistic reparameterization proposes one design at a time, over bits")
+        if any(tuple(bounds) != (0, 1) for bounds in search_space_digest.bounds):
+            raise ValueError("probabilistic reparameterization proposes designs of bits here")
         observed = torch.unique(self.X_observed, dim=0)
-        known = observed if self.X_pending is None else torch.cat([observed, self.X_pending])
-        mean, _deviation = predict(self.surrogate.model, observed)
-        design, value = propose_point(
-            self.acqf,
+        pending = self.options.get("pending", observed[:0] if self.X_pending is None else self.X_pending)
+        beliefs = Beliefs(
             Relaxation.of_bits(len(search_space_digest.bounds)),
-            seen=self.options.get("seen", known),
-            good=observed[mean.argsort(descending=True, stable=True)],
-            ascent=self.options["ascent"],
-            seed=self.options["seed"],
+            self.surrogate.model,
+            observed,
+            self.options.get("noise_variance"),
         )
-        if "noise_variance" in self.options:
-            pending, noise = self.options["pending"], self.options["noise_variance"]
-            design = design_to_train(self.surrogate.model, design, observed, pending, noise)
-        return design[None], torch.tensor([value]), torch.ones(1)
+        seen = self.options.get("seen", torch.cat([observed, pending]))
+        found = at_most(n, beliefs.points(seen, pending, self.options["ascent"], self.options["seed"]))
+        designs, values = zip(*found, strict=True)
+        return torch.stack(designs), torch.tensor(values), torch.ones(len(found))
 
 
 @dataclass(frozen=True)
@@ -107,99 +103,58 @@ class AxProposer:
     """Designs, in any state, before the surrogate takes over: the all-serial one and quasi-random ones (ruling 11)."""
     ascent: Ascent = field(default_factory=Ascent)
     transfer: Transfer = field(default_factory=Transfer)
-    """Its designs follow the fixed one, in place of quasi-random ones; its prior is the surrogate's mean while
-    `prior_gate.passes`"""
+    """Its designs follow the fixed one, in place of quasi-random ones; its prior is the surrogate's mean while it
+    passes (`prior_gate.py`)"""
 
     def __post_init__(self) -> None:
         if self.initial_trials < 1:
             raise ValueError(f"search.initial_trials must be at least 1, got {self.initial_trials}")
 
     @property
-    def fixed_design(self) -> Architecture:
-        return self.space.fixed_design
+    def fixed_design(self) -> Design:
+        return Design(self.space.fixed_design)
 
-    def ranking(self, trials: Sequence[Trial]) -> list[Architecture]:
-        """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
-
-        A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
-        """
-        designs = completed_designs(trials)
-        if len(designs) < LEAST_COMPLETED:
-            return designs
-        with one_thread(), manual_seed(0):
-            return best_first(trials, fit_trials(trials, self._prior_for(trials)))
+    def ranking(self, trials: Sequence[Trial]) -> list[Design]:
+        """See `best_first`."""
+        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding))
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
-        began = time.perf_counter()
-        seen = by_design(trials)
-        for design in seen:
-            self.space.check(design)
-        if len(seen) >= self.space.size:
-            raise SpaceExhausted(f"all {self.space.size} designs of the search space have been proposed")
-        taken_over = next((design for design in self.transfer.first if design not in seen), None)
-        probe = noise_probe(seen) if len(seen) >= self.initial_trials else None
-        if self.space.fixed_design not in seen:
-            architecture, origin = self.space.fixed_design, Origin.FIXED
-        elif taken_over is not None:
-            architecture, origin = taken_over, Origin.WARM_START
-        elif probe is not None:
-            architecture, origin = probe, Origin.REPLICATION
-        else:
-            with one_thread():
-                architecture, origin = self._generate(trials, seen, seed)
-        if architecture not in seen:
-            return Proposal(architecture, origin, time.perf_counter() - began)
-        if origin not in (Origin.PROBABILISTIC_REPARAMETERIZATION, Origin.REPLICATION):
-            raise AssertionError(f"{architecture} was proposed twice")
-        further = 1 + max(trial.seed for trial in seen[architecture])
-        return Proposal(architecture, Origin.REPLICATION, time.perf_counter() - began, seeds=(further,))
+        make = partial(self._generate, trials, seed=seed)
+        return next_proposal(DesignSpace(self.space), self.initial_trials, trials, make, self.transfer.first)
 
-    def _prior_for(self, trials: Sequence[Trial]) -> PriorScores | None:
-        prior = self.transfer.prior
-        return prior if prior is not None and passes(prior, trials) else None
+    @property
+    def _encoding(self) -> Encoding:
+        return of_bits(self.space.num_bits)
 
-    def _generate(
-        self, trials: Sequence[Trial], seen: Mapping[Architecture, Sequence[Trial]], seed: int
-    ) -> tuple[Architecture, Origin]:
+    def _generate(self, trials: Sequence[Trial], seen: Seen, seed: int) -> Made:
         noise_variance = training_seed_variance(trials)
         experiment = replay(self.space, trials, noise_variance)
-        pending = sorted((trial.architecture for trial in trials if not trial.state.is_final), key=str)
+        pending = sorted((trial.design for trial in trials if not trial.state.is_final), key=str)
         position = sum(replicates[0].origin is Origin.SOBOL for replicates in seen.values())
         own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
         options = {
-            "seen": torch.tensor(as_bit_rows(sorted(seen, key=str)), dtype=torch.float64),
+            "seen": bits_of(sorted(seen, key=str)),
             "ascent": self.ascent,
             "seed": own_seed,
             "noise_variance": noise_variance,
-            "pending": torch.tensor(as_bit_rows(pending), dtype=torch.float64).reshape(-1, self.space.num_bits),
+            "pending": bits_of(pending).reshape(-1, self.space.num_bits),
         }
-        with manual_seed(own_seed):
-            prior = self._prior_for(trials)
+        prior = self.transfer.prior_for(trials, self._encoding)
         while True:
-            strategy = _strategy(self.initial_trials, {"seed": seed, "init_position": position}, options, prior)
-            with manual_seed(own_seed):  # the surrogate's fit draws new starts where the first one fails
+            sobol = {"seed": seed, "init_position": position}
+            strategy = _strategy(self.initial_trials, sobol, options, ArchitectureSurrogate, prior)
+            with manual_seed(own_seed):
                 [[run]] = strategy.gen(experiment, n=1)
             parameters = run.arms[0].parameters
-            architecture = Architecture.from_bits([int(parameters[name]) for name in sorted(parameters)])
+            design = Design(Architecture.from_bits([int(parameters[name]) for name in sorted(parameters)]))
             origin = Origin(strategy.current_node_name)
             # Ax's Sobol sampler may come back to the design of a failed trial; then the next point is taken.
-            if architecture not in seen or origin is not Origin.SOBOL:
-                return architecture, origin
+            if origin is not Origin.SOBOL:
+                return design, origin, strategy.adapter.generator.surrogate.model.covar_module.name
+            if design not in seen:
+                return design, origin, ""
             position += 1
-
-
-def noise_probe(seen: Mapping[Architecture, Sequence[Trial]]) -> Architecture | None:
-    """The design to train again so that the noise between training seeds is measured, and not only presumed.
-
-    The first of all that were completed, which no score has chosen, once `NOISE_FROM` designs are; None before, and
-    where any design has been trained twice. With a presumed level that is too low nothing would ever be replicated, and
-    the level never corrected.
-    """
-    completed = [design for design, group in seen.items() if scores(group)]
-    if len(completed) < NOISE_FROM or any(len(group) > 1 for group in seen.values()):
-        return None
-    return completed[0]
 
 
 def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStrategy:
@@ -209,16 +164,21 @@ def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStr
         client.configure_experiment([RangeParameterConfig(f"bit_{i}", (0, 1), parameter_type="int") for i in range(12)])
         client.configure_optimization("mrr")
         client.set_generation_strategy(generation_strategy())
+        client.get_next_trials(max_trials=3)  # each chosen beside those before it, and beside what runs
 
     Args:
         initial_trials: quasi-random ones, before the surrogate takes over.
         seed: of everything random.
     """
-    return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()})
+    return _strategy(initial_trials, {"seed": seed}, {"seed": seed, "ascent": Ascent()}, DesignSurrogate)
 
 
 def _strategy(
-    initial_trials: int, sobol: dict[str, Any], options: dict[str, Any], prior: PriorScores | None = None
+    initial_trials: int,
+    sobol: dict[str, Any],
+    options: dict[str, Any],
+    surrogate_class: type[DesignSurrogate],
+    prior: PriorScores | None = None,
 ) -> GenerationStrategy:
     model_based = Origin.PROBABILISTIC_REPARAMETERIZATION.value
     # Replayed trials belong to no node: the criteria count all trials of the experiment, or Sobol would never end.
@@ -235,7 +195,7 @@ def _strategy(
         transition_criteria=[enough, fittable],
     )
     surrogate = ModelConfig(
-        botorch_model_class=DesignSurrogate, input_transform_classes=None, model_options={"prior": prior}
+        botorch_model_class=surrogate_class, input_transform_classes=None, model_options={"prior": prior}
     )
     optimised = GenerationNode(
         name=model_based,
@@ -284,7 +244,7 @@ def replay(space: DamoeSpace, trials: Sequence[Trial], noise_variance: float) ->
         if trial.state is TrialState.COMPLETED and trial.mrr is None:
             raise ValueError(f"trial {trial.number} is COMPLETED but has no validation MRR")
     for design, replicates in by_design(trials).items():
-        arm = Arm(parameters=dict(zip(names, design.bits, strict=True)))
+        arm = Arm(parameters=dict(zip(names, design.architecture.bits, strict=True)))
         replayed = experiment.new_trial().add_arm(arm)
         replayed.mark_running(no_runner_required=True)
         outcomes = scores(replicates)

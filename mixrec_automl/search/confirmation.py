@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mixrec_automl.search.proposer import Proposal, Proposer, SpaceExhausted
 from mixrec_automl.store.records import Origin, Trial
-from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 FEWEST = 4
 """Trials of a confirmation: two designs with two seeds each."""
@@ -49,10 +49,10 @@ class RankingProposer(Proposer, Protocol):
     """A search method that can also say which designs it takes to be the best."""
 
     @property
-    def fixed_design(self) -> Architecture:
+    def fixed_design(self) -> Design:
         """What every other design is compared with."""
 
-    def ranking(self, trials: Sequence[Trial]) -> list[Architecture]:
+    def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         """The completed designs of `trials`, the best first."""
 
 
@@ -79,14 +79,14 @@ class ConfirmingProposer:
                     raise
         if not all(trial.state.is_final for trial in searched):
             return None
-        begun = {trial.architecture for trial in trials if trial.origin is Origin.CONFIRMATION}
+        begun = {trial.design for trial in trials if trial.origin is Origin.CONFIRMATION}
         seeds = new_seeds(searched, self.confirmation.seeds)
         for design in self.to_confirm(searched):
             if design not in begun:
                 return Proposal(design, Origin.CONFIRMATION, 0.0, seeds=seeds)
         raise SpaceExhausted("all designs that are to be confirmed have been")
 
-    def to_confirm(self, searched: Sequence[Trial]) -> list[Architecture]:
+    def to_confirm(self, searched: Sequence[Trial]) -> list[Design]:
         """The all-serial design, then the best others; none where it has no others to be compared with."""
         fixed = self.search.fixed_design
         ranked = self.search.ranking(searched)

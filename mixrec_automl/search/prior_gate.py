@@ -25,11 +25,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from mixrec_automl.search.encoding import Encoding
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.trial_surrogate import fit_trials
 from mixrec_automl.store.records import Trial, by_design, scores
-from search_spaces.architecture import as_bit_rows
 
 LEVEL = 0.05
 """How often a useless prior passes at any one proposal. The next one asks anew, so that such a pass does not last."""
@@ -67,15 +67,15 @@ def chance_of_ranking(predicted: Tensor, outcomes: Tensor, covariance: Tensor) -
     return float(stats.kendalltau(*residuals.numpy(), alternative="greater").pvalue)
 
 
-def passes(prior: PriorScores, trials: Sequence[Trial]) -> bool:
+def passes(prior: PriorScores, trials: Sequence[Trial], encoding: Encoding) -> bool:
     """Whether `prior` ranks the completed designs of `trials` as chance would in fewer than `LEVEL` of all cases."""
     outcomes = {design: own for design, group in by_design(trials).items() if (own := scores(group))}
     if len(outcomes) < LEAST_DESIGNS:
         return False
-    designs = torch.tensor(as_bit_rows(outcomes), dtype=torch.float64)
+    designs = encoding.rows_of(list(outcomes))
     means = torch.tensor([fmean(own) for own in outcomes.values()], dtype=torch.float64)
     counts = torch.tensor([len(own) for own in outcomes.values()], dtype=torch.float64)
-    alone = fit_trials(trials)
+    alone = fit_trials(trials, encoding)
     with torch.no_grad():
         noise = training_seed_variance(trials) / alone.outcome_transform.stdvs.square().squeeze()
         covariance = alone.covar_module(designs).to_dense() + torch.diag(noise / counts)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from botorch.models.transforms.outcome import Standardize
-from gpytorch.constraints import GreaterThan
 from gpytorch.means import ConstantMean
 from torch import Tensor
 
@@ -31,43 +30,48 @@ LEAST_SPREAD = 1e-12
 class PriorMean(ConstantMean):  # type: ignore[misc]
     """m(z) = constant + slope * prior(z), on the scale of `StandardizedRest`, the prior's scores being standardised.
 
-    Constant and slope maximise the marginal likelihood together with the kernel's parameters: given those, they are the
-    generalised least squares of Rasmussen and Williams (2006), section 2.7, but for the bound at zero.
+    Constant and slope maximise the marginal likelihood together with the kernel's parameters (`surrogate_choice.py`):
+    given those, they are the generalised least squares of Rasmussen and Williams (2006), section 2.7, but for the bound
+    at zero.
     """
 
-    def __init__(self, prior: PriorScores, train_X: Tensor, slope: float) -> None:  # noqa: N803
+    slope: Tensor
+    """A scalar; zero before the fit"""
+
+    def __init__(self, prior: PriorScores, train_X: Tensor) -> None:  # noqa: N803
         """
         Args:
             prior: of the scores.
             train_X: designs whose scores get mean zero and spread one, [trials, n].
-            slope: to begin the fit with.
         """
         super().__init__()
         self._prior = prior
         scores = prior(train_X)
         self._centre, self._spread = scores.mean(), scores.std().clamp_min(LEAST_SPREAD)
-        self.register_parameter("slope", torch.nn.Parameter(torch.tensor(slope, dtype=torch.float64)))
-        self.register_constraint("slope", GreaterThan(0.0, transform=None))
+        self.register_buffer("slope", torch.zeros(()))
+        self.to(train_X)
+
+    def scores(self, designs: Tensor) -> Tensor:
+        """The prior's, standardised: [..., designs, n] -> [..., designs]."""
+        return (self._prior(designs) - self._centre) / self._spread
 
     def forward(self, input: Tensor) -> Tensor:
-        scores = (self._prior(input) - self._centre) / self._spread
-        mean: Tensor = super().forward(input) + self.slope * scores
+        mean: Tensor = super().forward(input) + self.slope * self.scores(input)
         return mean
 
 
 class StandardizedRest(Standardize):  # type: ignore[misc]
     """Scales outcomes so that what a straight line in the prior's scores leaves of them has variance one.
 
-    That is the variance of the surrogate's kernel. With outcomes of variance one, as without a prior, the surrogate
-    would take a good prior's predictions for as uncertain as none at all.
+    That line is one of ordinary least squares, level where it would fall; and one is the variance of the surrogate's
+    kernel. With outcomes of variance one, as without a prior, the surrogate would take a good prior's predictions for
+    as uncertain as none at all.
     """
 
     def __init__(self, scores: Tensor) -> None:
         """`scores` are the prior's of the designs to be trained on, [trials]."""
         super().__init__(m=1)
         self._scores = scores
-        self.slope = 0.0
-        """Of that line, by ordinary least squares, for scores and outcomes standardised; zero where it falls"""
 
     def forward(self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None) -> Any:  # noqa: N803
         """As `Standardize`: outcomes [trials, 1] and their noise variance on the new scale."""
@@ -79,6 +83,5 @@ class StandardizedRest(Standardize):  # type: ignore[misc]
             line = line.clamp_min(0.0)
             lost = math.sqrt((len(Y) - 1) / max(len(Y) - 2, 1))  # a degree of freedom for the slope
             super().forward(centre + lost * (Y - centre - line * scores))
-            self.slope = float(line / self.stdvs)
             self.eval()
         return super().forward(Y, Yvar, X)

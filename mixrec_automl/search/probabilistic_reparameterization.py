@@ -134,7 +134,7 @@ def propose_point(
     Args:
         acquisition: to be maximised.
         relaxation: of the space.
-        seen: points that must not be proposed, each [D].
+        seen: points that must not be proposed, each [D]; canonical, as the answer is.
         good: points to start from, best first, [any, D]; may be empty.
         ascent: options.
         seed: of all random numbers; the same seed gives the same answer.
@@ -165,7 +165,7 @@ def propose_point(
 
     phi = starting_points(good, relaxation, ascent, generator)
     if relaxation.size <= ascent.exact_points:
-        every = all_points([factor.levels for factor in relaxation.factors])
+        every = relaxation.canonical(all_points([factor.levels for factor in relaxation.factors]))
         if not bool(free(every).any()):
             raise SpaceExhausted("all designs of the space that its constraints allow have been proposed")
         phi = ascend_exactly(phi, floored(every), relaxation, ascent)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mixrec_automl.store.records import Origin, Trial
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 class SpaceExhausted(RuntimeError):  # noqa: N818 - like StopIteration, an end rather than an error
@@ -18,14 +19,20 @@ class SpaceExhausted(RuntimeError):  # noqa: N818 - like StopIteration, an end r
 class Proposal:
     """What is to be trained next: a design that no trial has had yet, or a known one with further seeds."""
 
-    architecture: Architecture
+    design: Design
     origin: Origin
     seconds: float
     """Wall-clock time it took."""
+    kernel: str = ""
+    """Covariance that was chosen for the surrogate; empty where none was asked."""
     variant: str = ""
     """Of a study: the configuration that is to be trained."""
     seeds: tuple[int, ...] | None = None
     """Training seeds of its trials, a trial each; that of the search where absent."""
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.design.architecture
 
 
 class Proposer(Protocol):

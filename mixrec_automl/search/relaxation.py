@@ -25,6 +25,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mixrec_automl.search.kernels import Columns
+
 
 class Kind(Enum):
     """Of a parameter."""
@@ -59,6 +61,15 @@ class Factor:
 BIT = Factor(Kind.ORDINAL, 2)
 
 
+@dataclass(frozen=True)
+class FactorCondition:
+    """The parameter of `column` counts only where that of `parent`, a discrete one, is at one of `levels`."""
+
+    column: int
+    parent: int
+    levels: tuple[float, ...]
+
+
 Index = slice | list[int]
 
 
@@ -73,6 +84,11 @@ class Relaxation:
     """The parameters of a space, in the order of a point's columns."""
 
     factors: tuple[Factor, ...]
+    conditions: tuple[FactorCondition, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(self.factors[own.parent].kind is Kind.CONTINUOUS for own in self.conditions):
+            raise ValueError("what decides whether a parameter counts must be discrete")
 
     @classmethod
     def of_bits(cls, bits: int) -> Relaxation:
@@ -80,7 +96,7 @@ class Relaxation:
 
     @property
     def size(self) -> float:
-        """Number of points; infinite where a parameter is continuous."""
+        """Number of points, also of those that are not canonical; infinite where a parameter is continuous."""
         return math.inf if self.has_continuous else float(math.prod(factor.levels for factor in self.factors))
 
     @cached_property
@@ -156,7 +172,7 @@ class Relaxation:
     def sample(
         self, phi: Tensor, samples: int, temperature: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Points z ~ p(Z | phi), and the score of each draw.
+        """Points c(z), canonical, of z ~ p(Z | phi), and the score of each draw.
 
         Returns:
             Points [R, S, D], whose continuous columns are phi's own and keep its gradient, and
@@ -182,12 +198,35 @@ class Relaxation:
         columns, coordinates = self._continuous
         if columns:
             points[..., columns] = phi[:, None, coordinates].expand(-1, samples, -1)
-        return points, score
+        return self.canonical(points), score
+
+    def canonical(self, points: Tensor) -> Tensor:
+        """`points` [..., D] with every parameter that does not count at 0; differentiable in the others.
+
+        An acquisition function of canonical points is one of all points, alpha(c(z)). The score function estimates the
+        gradient of its expectation as that of any other, so PR needs nothing more for such parameters.
+        """
+        if not self.conditions:
+            return points
+        idle = torch.zeros(points.shape, dtype=torch.bool)
+        for parent, levels, columns in self._idle_columns:
+            idle[..., columns] |= ~torch.isin(points[..., parent].detach(), levels)[..., None]
+        return points.masked_fill(idle, 0.0)
+
+    @cached_property
+    def _idle_columns(self) -> list[tuple[int, Tensor, list[int]]]:
+        """The conditions, those of one parent and its same levels together."""
+        columns: dict[tuple[int, tuple[float, ...]], list[int]] = {}
+        for own in self.conditions:
+            columns.setdefault((own.parent, own.levels), []).append(own.column)
+        return [(parent, torch.tensor(levels).double(), those) for (parent, levels), those in columns.items()]
 
     @property
-    def discrete(self) -> int:
-        """Number of parameters whose values have no distance but being equal or not: bits and nominal ones."""
-        return sum(factor.kind is Kind.NOMINAL or factor == BIT for factor in self.factors)
+    def columns(self) -> Columns:
+        """Those of `features`."""
+        nominal = tuple(factor.levels for factor in self.factors if factor.kind is Kind.NOMINAL)
+        bits = self.factors.count(BIT)
+        return Columns(bits, nominal, len(self.factors) - bits - len(nominal))
 
     def features(self, points: Tensor) -> Tensor:
         """What a Gaussian process reads of `points` [..., D]: bits, then each nominal parameter as one of c columns, so
@@ -195,6 +234,8 @@ class Relaxation:
 
         Bits alone are features as they are.
         """
+        if all(factor == BIT for factor in self.factors):
+            return points
         bits, nominal, numeric = [], [], []
         for column, factor in enumerate(self.factors):
             own = points[..., column, None]
@@ -206,11 +247,6 @@ class Relaxation:
             else:
                 numeric.append(own / factor.highest)
         return torch.cat([*bits, *nominal, *numeric], dim=-1)
-
-    @property
-    def numeric(self) -> int:
-        """Number of the last columns of `features` whose distance counts."""
-        return len(self.factors) - self.discrete
 
     def near(self, points: Tensor, temperature: float) -> Tensor:
         """phi [any, P] whose distributions favour `points` [any, D], without being certain of them."""

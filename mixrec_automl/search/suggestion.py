@@ -1,27 +1,28 @@
-"""Bayesian optimisation over a mixed space, as a pure function of what has been observed: for others' loops.
+"""Bayesian optimisation over a mixed space, as a pure function of what has been observed: for others' loops, and for
+searches that have settings (`mixed_proposer.py`).
 
-The search over architectures goes through Ax (`ax_proposer.py`); this is the same surrogate, acquisition function, PR
-and knowledge gradient without it, over any `MixedSpace`.
+The search over architectures alone goes through Ax (`ax_proposer.py`); this is the same surrogate, acquisition
+function, PR and knowledge gradient without it, over any `MixedSpace`, for one setting or several at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from botorch.utils.sampling import draw_sobol_samples, manual_seed
 from torch import Tensor
 
-from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.points import PointSet
-from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point
+from mixrec_automl.search.prior_mean import PriorScores
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import SpaceExhausted
-from mixrec_automl.search.relaxation import BIT, Factor, Kind, Relaxation
-from mixrec_automl.search.replication import design_to_train
+from mixrec_automl.search.relaxation import BIT, Factor, FactorCondition, Kind, Relaxation
 from mixrec_automl.search.surrogate import fit
 from mixrec_automl.search.threads import one_thread
-from search_spaces.mixed import Categorical, Integer, MixedSpace, Setting, Value
+from search_spaces.mixed import Categorical, Integer, MixedSpace, Ordinal, Setting, Value
 
 FEWEST_OUTCOMES = 2
 MOST_SOBOL = 4096
@@ -45,11 +46,17 @@ def relaxation_of(space: MixedSpace) -> Relaxation:
         if isinstance(own, Categorical):
             count = len(own.values)
             factors.append(BIT if count == 2 else Factor(Kind.NOMINAL, count))
-        elif isinstance(own, Integer) and not own.is_dense:
+        elif isinstance(own, Ordinal) or (isinstance(own, Integer) and not own.is_dense):
             factors.append(Factor(Kind.ORDINAL, own.levels))
         else:
             factors.append(Factor(Kind.CONTINUOUS))
-    return Relaxation(tuple(factors))
+    names = [own.name for own in space.parameters]
+    conditions = tuple(
+        FactorCondition(names.index(one.name), parent, tuple(space.parameters[parent].level(v) for v in one.values))
+        for one in space.conditions
+        for parent in [names.index(one.parent)]
+    )
+    return Relaxation(tuple(factors), conditions)
 
 
 def suggest(
@@ -60,38 +67,84 @@ def suggest(
     initial: int = 5,
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
+    prior: PriorScores | None = None,
 ) -> dict[str, Value]:
-    """The setting to evaluate next.
+    """The setting to evaluate next: `suggest_batch` of one."""
+    [setting] = suggest_batch(
+        space, history, 1, seed=seed, initial=initial, noise_variance=noise_variance, ascent=ascent, prior=prior
+    )
+    return setting
+
+
+def suggest_batch(
+    space: MixedSpace,
+    history: Sequence[Observed],
+    count: int,
+    *,
+    seed: int,
+    initial: int = 5,
+    noise_variance: float | None = None,
+    ascent: Ascent | None = None,
+    prior: PriorScores | None = None,
+) -> list[dict[str, Value]]:
+    """The settings to evaluate next, side by side; fewer than `count` where the space has no more.
 
     Quasi-random ones first, then PR on a Gaussian process; or a known setting again, where one more value of that has
-    the higher knowledge gradient.
+    the higher knowledge gradient. They are those that as many calls of `suggest` would give with the same seed, if each
+    answer were put into `history` as pending; but the Gaussian process is fitted once.
 
     Args:
         space: of the settings.
         history: all evaluations so far, in any order.
+        count: of settings, at least 1.
         seed: of all random numbers; the answer hangs on it and on `history` alone.
         initial: evaluations before the surrogate takes over.
         noise_variance: of one value of a setting around its mean; where absent it is inferred with the surrogate's
             other parameters, and no setting is evaluated twice.
         ascent: options of PR.
+        prior: of rows of `Relaxation.features`, the mean of the Gaussian process up to scale (`prior_mean.py`).
 
     Raises:
-        ValueError: `history` holds a setting that is not of `space`.
+        ValueError: `history` holds a setting that is not of `space`, or `count` is less than 1.
         SpaceExhausted: every setting that the constraints allow has been evaluated or is pending.
     """
-    relaxation = relaxation_of(space)
-    points = torch.tensor([space.levels(one.setting) for one in history], dtype=torch.float64)
-    points = points.reshape(len(history), len(space.parameters))
-    has_value = torch.tensor([one.value is not None for one in history], dtype=torch.bool)
-    known = points[has_value]
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     with manual_seed(seed), one_thread():
-        if len(history) < initial or len(torch.unique(known, dim=0)) < FEWEST_OUTCOMES:
-            point = quasi_random(space, relaxation, points, seed)
-        else:
-            values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
-            pending = points[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
-            point = _optimised(space, relaxation, points, known, values, pending, noise_variance, ascent, seed)
-    return space.setting(point.tolist())
+        found = at_most(count, _points(space, history, seed, initial, noise_variance, ascent or Ascent(), prior))
+    return [space.setting(point.tolist()) for point in found]
+
+
+def _points(
+    space: MixedSpace,
+    history: Sequence[Observed],
+    seed: int,
+    initial: int,
+    noise_variance: float | None,
+    ascent: Ascent,
+    prior: PriorScores | None,
+) -> Iterator[Tensor]:
+    """Points [D], each chosen beside those before it, without end."""
+    relaxation = relaxation_of(space)
+    evaluated = torch.tensor([space.levels(one.setting) for one in history], dtype=torch.float64)
+    evaluated = relaxation.canonical(evaluated.reshape(len(history), len(space.parameters)))
+    known = evaluated[torch.tensor([one.value is not None for one in history], dtype=torch.bool)]
+    observed = torch.unique(known, dim=0)
+    taken = evaluated
+    while len(taken) < initial or len(observed) < FEWEST_OUTCOMES:
+        point = quasi_random(space, relaxation, taken, seed)
+        yield point
+        taken = torch.cat([taken, point[None]])
+
+    def feasible(asked: Tensor) -> Tensor:
+        return torch.tensor([space.allows(space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
+
+    values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
+    surrogate = fit(relaxation.features(known), values, noise_variance, relaxation.columns, prior)
+    beliefs = Beliefs(relaxation, surrogate, observed, noise_variance, feasible if space.constraints else None)
+    waiting = evaluated[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
+    pending = torch.cat([waiting, taken[len(evaluated) :]])
+    yield from (point for point, _value in beliefs.points(taken, pending, ascent, seed))
 
 
 def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed: int) -> Tensor:
@@ -105,47 +158,11 @@ def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed:
     unit = draw_sobol_samples(bounds, n=MOST_SOBOL, q=1, seed=seed)[:, 0]
     levels = torch.tensor([factor.levels for factor in relaxation.factors], dtype=torch.float64)
     drawn = torch.where(levels > 0, (unit * levels).floor().minimum((levels - 1).clamp_min(0)), unit)
+    drawn = relaxation.canonical(drawn)
     avoided = PointSet(taken)
     for place in range(len(taken), MOST_SOBOL):
-        point = drawn[place]
-        if not bool(avoided.contains(point[None])) and space.allows(space.setting(point.tolist())):
+        setting = space.setting(drawn[place].tolist())
+        point = torch.tensor(space.levels(setting), dtype=torch.float64)  # a dense integer is now one of its values
+        if not bool(avoided.contains(point[None])) and space.allows(setting):
             return point
     raise SpaceExhausted("no further setting that the constraints of the space allow was found")
-
-
-def _optimised(
-    space: MixedSpace,
-    relaxation: Relaxation,
-    points: Tensor,
-    known: Tensor,
-    values: Tensor,
-    pending: Tensor,
-    noise_variance: float | None,
-    ascent: Ascent | None,
-    seed: int,
-) -> Tensor:
-    features = relaxation.features
-    surrogate = fit(features(known), values, noise_variance, relaxation.numeric, relaxation.discrete)
-    observed = torch.unique(known, dim=0)
-    waiting = features(pending) if len(pending) else None
-    acquisition = LogNoisyExpectedImprovement(surrogate, features(observed), waiting)
-    with torch.no_grad():
-        ranked = observed[surrogate.posterior(features(observed)).mean[:, 0].argsort(descending=True, stable=True)]
-
-    def feasible(asked: Tensor) -> Tensor:
-        return torch.tensor([space.allows(space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
-
-    new, _ = propose_point(
-        lambda asked: acquisition(features(asked)),
-        relaxation,
-        list(points),
-        ranked,
-        ascent or Ascent(),
-        seed,
-        feasible if space.constraints else None,
-    )
-    if noise_variance is None:
-        return new.detach()
-    asked = torch.cat([new.detach()[None], observed])
-    chosen = design_to_train(surrogate, features(asked)[0], features(observed), features(pending), noise_variance)
-    return asked[(features(asked) == chosen).all(dim=1)][0]

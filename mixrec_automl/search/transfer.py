@@ -6,19 +6,21 @@ decides by this search's own trials whether it is used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from botorch.utils.sampling import manual_seed
 from torch import Tensor
 
+from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.encoding import Encoding, of_bits, of_settings
+from mixrec_automl.search.prior_gate import passes
 from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.surrogate import DesignSurrogate, noise_of
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import best_first, fit_trials
-from mixrec_automl.store.records import WarmStart
-from search_spaces.architecture import Architecture
-from search_spaces.damoe import DamoeSpace
+from mixrec_automl.store.records import Trial, WarmStart
+from search_spaces.design import Design
 from trainers.errors import UserError
 
 
@@ -44,12 +46,18 @@ class PosteriorMean:
 class Transfer:
     """From another search."""
 
-    first: tuple[Architecture, ...] = ()
+    first: tuple[Design, ...] = ()
     """Its best designs, the best first"""
     prior: PriorScores | None = None
+    """Of rows of this search's encoding"""
+
+    def prior_for(self, trials: Sequence[Trial], encoding: Encoding) -> PriorScores | None:
+        """The prior where `trials`, those of this search, let it pass."""
+        with one_thread():
+            return self.prior if self.prior is not None and passes(self.prior, trials, encoding) else None
 
 
-def transfer_to(space: DamoeSpace, initial_trials: int, source: WarmStart | None) -> Transfer:
+def transfer_to(space: DesignSpace, initial_trials: int, source: WarmStart | None) -> Transfer:
     """What a search over `space` takes over from `source`; nothing where there is none.
 
     Half of the `initial_trials` beside the fixed design are the source's best: they are what is most likely to be good
@@ -66,8 +74,9 @@ def transfer_to(space: DamoeSpace, initial_trials: int, source: WarmStart | None
             space.check(design)
         except ValueError as error:
             raise UserError(f"search.warm_start: search {source.search!r} is of another space: {error}") from error
+    encoding = of_settings(space) if space.settings else of_bits(space.architectures.num_bits)
     trials = source.trials
-    with one_thread(), manual_seed(0):
-        surrogate = fit_trials(trials)
-    best = [design for design in best_first(trials, surrogate) if design != space.fixed_design]
-    return Transfer(tuple(best[: (initial_trials - 1) // 2]), PosteriorMean(surrogate))
+    best = [design for design in best_first(trials, encoding) if design != space.fixed_design]
+    with one_thread():
+        prior = PosteriorMean(fit_trials(trials, encoding))
+    return Transfer(tuple(best[: (initial_trials - 1) // 2]), prior)

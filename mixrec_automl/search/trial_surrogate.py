@@ -5,34 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from botorch.utils.sampling import manual_seed
 
+from mixrec_automl.search.encoding import Encoding
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Trial, by_design, scores
-from search_spaces.architecture import Architecture, as_bit_rows
+from search_spaces.design import Design
+
+LEAST_COMPLETED = 2
+"""Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
 
-def fit_trials(trials: Sequence[Trial], prior: PriorScores | None = None) -> DesignSurrogate:
-    """Fitted to the completed ones of `trials`, replicates as rows of their own.
+def fit_trials(trials: Sequence[Trial], encoding: Encoding, prior: PriorScores | None = None) -> DesignSurrogate:
+    """Fitted to the completed ones of `trials`.
 
     Args:
-        trials: two designs of them completed, at least.
+        trials: `LEAST_COMPLETED` designs of them completed, at least.
+        encoding: of their space.
         prior: as `DesignSurrogate`.
     """
     rows = [(design, score) for design, group in by_design(trials).items() for score in scores(group)]
-    bits = torch.tensor(as_bit_rows(design for design, _ in rows), dtype=torch.float64)
     outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
-    return fit(bits, outcomes, training_seed_variance(trials), prior=prior)
+    designs = encoding.rows_of([design for design, _ in rows])
+    return fit(designs, outcomes, training_seed_variance(trials), encoding.columns, prior)
 
 
-def best_first(trials: Sequence[Trial], surrogate: DesignSurrogate) -> list[Architecture]:
-    """The completed designs of `trials`, the highest posterior mean first."""
-    designs = completed_designs(trials)
-    mean, _deviation = predict(surrogate, torch.tensor(as_bit_rows(designs)))
+def best_first(trials: Sequence[Trial], encoding: Encoding, prior: PriorScores | None = None) -> list[Design]:
+    """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
+
+    A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
+
+    Args:
+        trials: in any state.
+        encoding: as `fit_trials`.
+        prior: as `fit_trials`.
+    """
+    designs = [design for design, group in by_design(trials).items() if scores(group)]
+    if len(designs) < LEAST_COMPLETED:
+        return designs
+    with one_thread(), manual_seed(0):
+        mean, _deviation = predict(fit_trials(trials, encoding, prior), encoding.rows_of(designs))
     return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
-
-
-def completed_designs(trials: Sequence[Trial]) -> list[Architecture]:
-    """As they came."""
-    return [design for design, group in by_design(trials).items() if scores(group)]

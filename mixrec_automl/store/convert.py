@@ -16,6 +16,7 @@ from mixrec_automl.store.records import (
     WarmStart,
 )
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 def is_held(row: SearchRow, now: float) -> bool:
@@ -44,18 +45,20 @@ def to_search(row: SearchRow, now: float) -> Search:
 
 
 def from_warm_start(taken: WarmStart) -> dict[str, Any]:
-    return {"search": taken.search, "outcomes": [[str(design), mrr] for design, mrr in taken.outcomes]}
+    outcomes = [[str(own.architecture), dict(own.settings), mrr] for own, mrr in taken.outcomes]
+    return {"search": taken.search, "outcomes": outcomes}
 
 
 def to_warm_start(stored: dict[str, Any]) -> WarmStart:
-    return WarmStart(stored["search"], tuple((Architecture.parse(design), mrr) for design, mrr in stored["outcomes"]))
+    outcomes = ((Design.of(Architecture.parse(bits), settings), mrr) for bits, settings, mrr in stored["outcomes"])
+    return WarmStart(stored["search"], tuple(outcomes))
 
 
 def to_trial(row: TrialRow) -> Trial:
     return Trial(
         number=row.number,
         variant=row.variant,
-        architecture=Architecture.parse(row.architecture),
+        design=Design.of(Architecture.parse(row.architecture), row.settings),
         seed=row.seed,
         origin=Origin(row.origin),
         state=TrialState(row.state),

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of a table below."""
 
 
@@ -96,6 +96,7 @@ class TrialRow(Base):
     number: Mapped[int]
     variant: Mapped[str] = mapped_column(String(100))
     architecture: Mapped[str] = mapped_column(Text)
+    settings: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(BigInteger)
     origin: Mapped[str] = mapped_column(String(50))
     state: Mapped[str] = mapped_column(String(20))

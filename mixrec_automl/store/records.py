@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 class SearchState(StrEnum):
@@ -69,7 +70,7 @@ class Trial:
 
     number: int
     """Zero-based, in the order of proposal."""
-    architecture: Architecture
+    design: Design
     seed: int
     """Training seed; trials that share design and differ in it are replicates."""
     origin: Origin
@@ -96,25 +97,34 @@ class Trial:
     """Attempts that ended through no fault of the design: a worker died or hung."""
 
     @property
+    def architecture(self) -> Architecture:
+        return self.design.architecture
+
+    @property
     def label(self) -> str:
         """What tells it apart: its variant in a study, its design in a search."""
-        return self.variant or str(self.architecture)
+        return self.variant or str(self.design)
 
 
-def by_design(trials: Iterable[Trial]) -> dict[Architecture, list[Trial]]:
+def by_design(trials: Iterable[Trial]) -> dict[Design, list[Trial]]:
     """The replicates of each design; designs and replicates by number, in whatever order they are given.
 
     Of a study's trials, those of one variant.
     """
-    designs: dict[Architecture, list[Trial]] = {}
+    designs: dict[Design, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
-        designs.setdefault(trial.architecture, []).append(trial)
+        designs.setdefault(trial.design, []).append(trial)
     return designs
+
+
+def fixed_design(trials: Iterable[Trial]) -> Design | None:
+    """What all others are compared with; None before it is proposed, and of a study, which has none."""
+    return next((trial.design for trial in trials if trial.origin is Origin.FIXED), None)
 
 
 def replicates_of(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
     """Those of `trials` that share the variant and the design of `trial`, itself included, by number."""
-    return by_design(one for one in trials if one.variant == trial.variant)[trial.architecture]
+    return by_design(one for one in trials if one.variant == trial.variant)[trial.design]
 
 
 def scores(trials: Iterable[Trial]) -> list[float]:
@@ -186,7 +196,7 @@ class WarmStart:
 
     search: str
     """Name of the other one"""
-    outcomes: tuple[tuple[Architecture, float], ...]
+    outcomes: tuple[tuple[Design, float], ...]
     """Design and MRR of each of its completed trials, by number"""
 
     @property

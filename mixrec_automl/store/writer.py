@@ -25,7 +25,7 @@ from mixrec_automl.store.models import ObservationRow, SearchRow, TrialRow
 from mixrec_automl.store.records import Lease, Origin, Search, SearchState, Trial, TrialState
 from mixrec_automl.store.rows import check_attempt, check_state, finite, search_row, storable, trial_row
 from mixrec_automl.store.transactions import Transactions
-from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 NEXT_SEARCH_STATES: Mapping[SearchState, frozenset[SearchState]] = {
     SearchState.RUNNING: frozenset({SearchState.COMPLETED, SearchState.STOPPED, SearchState.FAILED}),
@@ -113,7 +113,7 @@ class SearchWriter:
     def add_trials(
         self,
         first: int,
-        architecture: Architecture,
+        design: Design,
         seeds: Sequence[int],
         origin: Origin,
         proposal_seconds: float,
@@ -129,7 +129,8 @@ class SearchWriter:
                 raise WrongStateError(f"search {change.search.name} is {change.search.state} and takes no new trials")
             made_of = {
                 "variant": variant,
-                "architecture": str(architecture),
+                "architecture": str(design.architecture),
+                "settings": dict(design.settings),
                 "origin": origin,
                 "proposal_seconds": finite("seconds", proposal_seconds),
             }
@@ -141,8 +142,8 @@ class SearchWriter:
         known = select(TrialRow).where(TrialRow.search_id == change.search.id, TrialRow.number == number)
         found = change.session.scalar(known)
         if found is not None:
-            same = (made_of["variant"], made_of["architecture"], seed)
-            if (found.variant, found.architecture, found.seed) != same:
+            same = (made_of["variant"], made_of["architecture"], made_of["settings"], seed)
+            if (found.variant, found.architecture, found.settings, found.seed) != same:
                 raise WrongStateError(f"search {change.search.name} has another trial {number} already")
             return found
         row = TrialRow(

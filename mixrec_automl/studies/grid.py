@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.store.records import Origin, Trial
 from mixrec_automl.studies.study import Cell
+from search_spaces.design import Design
 
 
 @dataclass(frozen=True)
@@ -20,5 +21,5 @@ class GridProposer:
         had = {(trial.variant, trial.seed) for trial in trials}
         for cell in self.cells:
             if (cell.variant, cell.seed) not in had:
-                return Proposal(cell.architecture, Origin.STUDY, 0.0, cell.variant, (cell.seed,))
+                return Proposal(Design(cell.architecture), Origin.STUDY, 0.0, variant=cell.variant, seeds=(cell.seed,))
         raise SpaceExhausted

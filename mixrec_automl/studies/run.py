@@ -16,7 +16,7 @@ from mixrec_automl.cluster.training import Training
 from mixrec_automl.launch import launch
 from mixrec_automl.preparation import Basis, prepare, prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
-from mixrec_automl.search_config import SearchConfig, without_pruning
+from mixrec_automl.search_config import SearchConfig, for_a_study
 from mixrec_automl.store.records import Search, SearchState, WarmStart, best_trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.grid import GridProposer
@@ -42,7 +42,8 @@ def run_study(
 ) -> Search:
     """Run what is still to run of the study recorded as `name`, its search first where it needs one.
 
-    Neither prunes, whatever `base` says: a comparison needs every one of its trainings.
+    Neither prunes, whatever `base` says: a comparison needs every one of its trainings. Nor does the search vary
+    settings: the variants say what differs.
 
     Args:
         user_share: share of the users that is trained on and tested.
@@ -55,7 +56,7 @@ def run_study(
             settings; also as `launch` raises.
         KeyboardInterrupt: a second signal came.
     """
-    base = without_pruning(base)
+    base = for_a_study(base)
     searched: Architecture | None = None
     if study.needs_search:
         search = _run_search(base, search_name(name), repository, console)

@@ -16,12 +16,13 @@ from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
 from mixrec_automl.preparation import prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.search_config import SearchConfig, without_pruning
+from mixrec_automl.search_config import SearchConfig, for_a_study
 from mixrec_automl.store.records import Search, Trial, best_trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.run import run_recorded
 from mixrec_automl.studies.study import NO_DESIGN
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from search_spaces.settings import SettingsSpace, Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.spaces import SPACES
@@ -54,9 +55,9 @@ class SettingsProposer:
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         bits = self.space.by_label
-        encoded = [replace(one, variant="", architecture=Architecture.from_bits(bits[one.variant])) for one in trials]
+        encoded = [replace(one, variant="", design=Design(Architecture.from_bits(bits[one.variant]))) for one in trials]
         found = self.inner.propose(encoded, seed=seed)
-        return replace(found, architecture=NO_DESIGN, variant=self.space.label(found.architecture.bits))
+        return replace(found, design=Design(NO_DESIGN), variant=self.space.label(found.architecture.bits))
 
 
 def tune(
@@ -75,7 +76,7 @@ def tune(
 
     space = SPACES[model]
     initial = min(base.search.initial_trials, trials)
-    base = without_pruning(base)
+    base = for_a_study(base)
     base = replace(base, search=replace(base.search, trials=trials, initial_trials=initial))
     folders = paths.data_folder(base.data.name), paths.backbones_folder()
     variants = tuple(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mixrec_automl.store.records import SearchState, best_trial
+from tests.end_to_end.shell import Shell
 from tests.end_to_end.stage import SECONDS_TO_END, Stage
 from tests.trainers.data.files import shop_items, shop_sequences, write_jsonl
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
@@ -35,38 +36,6 @@ search: {{trials: 2, initial_trials: 2, user_share: 0.3}}
 cluster: {{slots: 2}}
 promotion: {{epochs: {epochs}, workers: 2}}
 """
-
-
-class Shell:
-    """Types commands in one home."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
-        mine = ("RAY_", "MLFLOW_", "MIXREC_", "COLUMNS")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
-        self.environment = {**kept, "MIXREC_HOME": str(self.home), "HF_HUB_OFFLINE": "1"}
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", "mixrec_automl.cli.app", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """What the command prints, standard error included."""
-        process = self.start(*arguments)
-        try:
-            output, _ = process.communicate(timeout=200)
-        finally:
-            process.kill()
-            process.wait()
-        assert process.returncode == code, output
-        return output
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:

@@ -11,6 +11,7 @@ from mixrec_automl.cluster.executor import EpochEnded, Executor
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
+from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.records import Search, Trial, TrialState
 from mixrec_automl.store.repository import Repository
@@ -28,6 +29,8 @@ class Watching:
     on_trial: Callable[[Trial], None] = lambda _: None
 
     def proposing(self) -> None: ...
+
+    def proposed(self, proposal: Proposal) -> None: ...
 
     def stopping(self) -> None: ...
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.store.records import Origin, Trial
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 @dataclass
@@ -28,5 +29,5 @@ class Enumerating:
         seen = {trial.architecture for trial in trials}
         for bits in itertools.product((0, 1), repeat=self.bits):
             if (design := Architecture.from_bits(bits)) not in seen:
-                return Proposal(design, Origin.SOBOL, 0.01)
+                return Proposal(Design(design), Origin.SOBOL, 0.01)
         raise SpaceExhausted

@@ -153,7 +153,22 @@ def test_a_mistake_is_the_users() -> None:
     assert issubclass(ConfigError, UserError)
 
 
-_KEYS = st.sampled_from(["data", "name", "search", "trials", "training", "epochs", "learning_rate", "model", "kind"])
+_KEYS = st.sampled_from(
+    [
+        "data",
+        "name",
+        "search",
+        "trials",
+        "training",
+        "epochs",
+        "learning_rate",
+        "model",
+        "kind",
+        "settings",
+        "low",
+        "high",
+    ]
+)
 _ANY_KEYS = _KEYS | st.text(max_size=5) | st.integers()
 _NUMBERS = st.booleans() | st.integers() | st.floats()
 _VALUES = st.none() | _NUMBERS | st.text(max_size=8) | st.dates() | st.binary(max_size=4)

@@ -15,6 +15,7 @@ from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.bench import Bench
 from tests.mixrec_automl.cluster.trainings import Counting, Troubled, true_mrr
 from tests.mixrec_automl.proposers import Enumerating
@@ -184,7 +185,7 @@ def test_a_training_that_does_not_react_is_left_for_later(bench: Bench, monkeypa
 def test_a_dead_controllers_trials_are_run_again(bench: Bench) -> None:
     design = Architecture.from_bits((1,) * Enumerating.bits)
     dead = writer_of(bench.repository, "s")
-    dead.add_trials(0, design, [3], Origin.SOBOL, 0.0)
+    dead.add_trials(0, Design(design), [3], Origin.SOBOL, 0.0)
     dead.start_trial(0, 1)
     dead.record_epoch(0, 1, 1, {"validation_mrr": 0.01})
     assert bench.run(Counting(), trials=3).state is SearchState.COMPLETED

@@ -84,7 +84,7 @@ class Replicating(Ranked):
         if len(trials) % 2 == 0:
             return super().propose(trials, seed=seed)
         last = trials[-1]
-        return Proposal(last.architecture, Origin.REPLICATION, 0.0, seeds=(last.seed + 1,))
+        return Proposal(last.design, Origin.REPLICATION, 0.0, seeds=(last.seed + 1,))
 
 
 def test_a_replicate_is_a_trial_of_its_own(bench: Bench) -> None:

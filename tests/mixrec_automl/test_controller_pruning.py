@@ -20,6 +20,7 @@ from mixrec_automl.search_config import PruningConfig
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, best_trial
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.bench import Bench
 from tests.mixrec_automl.cluster.trainings import Counting, true_mrr
 from tests.mixrec_automl.proposers import Enumerating
@@ -44,7 +45,7 @@ class Listed(Enumerating):
         seen = {trial.architecture for trial in trials}
         self.asked.append(trials)
         left = [design for design in self.designs if design not in seen]
-        return Proposal(left[0], self.origin, 0.0) if left else super().propose(trials, seed=seed)
+        return Proposal(Design(left[0]), self.origin, 0.0) if left else super().propose(trials, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def recorded_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = writer_of(repository, "s")
     for number in range(KNOWN):
         design = Architecture.from_bits([int(bit) for bit in format(number + 1, f"0{Enumerating.bits}b")])
-        writer.add_trials(number, design, [3], Origin.SOBOL, 0.0)
+        writer.add_trials(number, Design(design), [3], Origin.SOBOL, 0.0)
         writer.start_trial(number, 1)
         for epoch in range(1, EPOCHS + 1):
             writer.record_epoch(number, 1, epoch, {"validation_mrr": true_mrr(design) * epoch / EPOCHS})
@@ -254,7 +255,7 @@ def test_a_controller_that_died_with_its_verdict(
     pruning_bench: Bench, recorded: int, state: TrialState, trained: bool
 ) -> None:
     dead = writer_of(pruning_bench.repository, "s")
-    dead.add_trials(KNOWN, BAD, [3], Origin.SOBOL, 0.0)
+    dead.add_trials(KNOWN, Design(BAD), [3], Origin.SOBOL, 0.0)
     dead.start_trial(KNOWN, 1)
     for epoch in range(1, recorded + 1):
         dead.record_epoch(KNOWN, 1, epoch, {"validation_mrr": true_mrr(BAD) * epoch / EPOCHS})

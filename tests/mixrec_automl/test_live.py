@@ -16,6 +16,7 @@ from mixrec_automl.live import STOPPING, LiveTable, PlainLines, view_of
 from mixrec_automl.progress import SearchProgress, clock_time
 from mixrec_automl.store.records import Observation, Origin, Trial, TrialState
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 EPOCHS = 4
 
@@ -28,7 +29,7 @@ class Clock:
 
 
 def trial(number: int, *, layers: int = 2, origin: Origin = Origin.SOBOL) -> Trial:
-    return Trial(number, Architecture.from_bits([1, 1, 0] * layers), 0, origin, TrialState.QUEUED, 0, 1.25)
+    return Trial(number, Design(Architecture.from_bits([1, 1, 0] * layers)), 0, origin, TrialState.QUEUED, 0, 1.25)
 
 
 def play(view: LiveTable | PlainLines, number: int, *, epochs: int, mrr: float | None, layers: int = 2) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mixrec_automl import mlflow_view, tracking
-from mixrec_automl.store.records import Origin, SearchState, TrialState
+from mixrec_automl.store.records import SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector, project
@@ -162,9 +162,8 @@ def test_a_search_with_every_kind_of_trial(
 def test_the_winner_of_each_moment(repository: Repository, writer: SearchWriter, uri: str, tmp_path: Path) -> None:
     """Trial 0 leads, gives way to a design with no replicate to come, and leads again once its own has ended."""
     view, best = tracking.open_view(repository, NAME, uri, tmp_path), []
-    writer.add_trials(0, Architecture.parse("000"), [7, 8], Origin.SOBOL, 0.25)
     for number in (0, 1):
-        writer.start_trial(number, 1)
+        started(writer, number, design=Architecture.parse("000"), seed=7 + number)
     for end in (
         lambda: writer.complete_trial(0, 1, 0.06, 0.001),
         lambda: complete(writer, 2, "111", 0.04),

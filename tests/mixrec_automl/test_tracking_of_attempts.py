@@ -18,6 +18,8 @@ from mixrec_automl.mlflow_view import MlflowView
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from mixrec_automl.tracking import Projector
+from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import started, writer_of
 
 NAME = "s"
@@ -185,3 +187,16 @@ def test_the_end_does_not_wait_for_a_database_that_is_locked(
         assert time.monotonic() - began < 2
         other.execute("ROLLBACK")
     over.set()
+
+
+def test_the_settings_of_a_design_are_parameters_of_its_run(repository: Repository, uri: str, tmp_path: Path) -> None:
+    writer = writer_of(repository, NAME)
+    settings = {"model.bottleneck": 16, "training.learning_rate": 0.1 + 0.2}
+    started(writer, 0, design=Design.of(Architecture.parse("010"), settings))
+    writer.complete_trial(0, 1, 0.05, 0.001)
+    view(repository, uri, tmp_path).update(repository)
+    (parent,) = [run for run in runs_of(repository, uri) if "mixrec.trial" not in run.data.tags]
+    (child,) = [run for run in runs_of(repository, uri) if "mixrec.trial" in run.data.tags]
+    assert {key: child.data.params[key] for key in settings} == {key: repr(value) for key, value in settings.items()}
+    assert parent.data.tags["mixrec.best_architecture"] == "010"
+    assert parent.data.tags["mixrec.best.training.learning_rate"] == "0.3"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.mixed import Categorical, Integer, MixedSpace, Real
+from search_spaces.mixed import Categorical, Condition, Integer, MixedSpace, Ordinal, Parameter, Real, Value
 
 SPACE = MixedSpace(
     (
@@ -85,6 +85,9 @@ def test_a_missing_value_is_named() -> None:
     [
         lambda: Categorical("x", ("a",)),
         lambda: Categorical("x", ("a", "a")),
+        lambda: Ordinal("x", (1,)),
+        lambda: Ordinal("x", (2, 1)),
+        lambda: Ordinal("x", (1, 1.0)),
         lambda: Integer("x", 3, 3),
         lambda: Integer("x", 0, 4, step=5),
         lambda: Real("x", 1.0, 1.0),
@@ -97,6 +100,51 @@ def test_a_missing_value_is_named() -> None:
 def test_what_is_no_space_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match=r"x:|a space needs"):
         make()  # type: ignore[operator]
+
+
+def test_an_ordinal_parameter_knows_the_order_of_its_values_alone() -> None:
+    widths = Ordinal("width", (16, 64, 65))
+    assert [widths.level(widths.value(level)) for level in range(widths.levels)] == [0, 1, 2]
+    for wrong in (17, True, "16", None):
+        with pytest.raises(ValueError, match="width: "):
+            widths.level(wrong)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "nearest"),
+    [
+        (Categorical("x", ("a", "b")), "b", "b"),
+        (Categorical("x", ("a", "b")), "c", "a"),
+        (Categorical("x", (1, True)), True, True),
+        (Ordinal("x", (16, 32, 64)), 40, 32),
+        (Ordinal("x", (16, 32, 64)), 1000, 64),
+        (Ordinal("x", (16, 32, 64)), None, 16),
+        (Integer("x", 2, 9, step=3), 6, 5),
+        (Integer("x", 2, 9, step=3), 100, 8),
+        (Integer("x", 0, 1000), 7, 7),
+        (Integer("x", 2, 9), "many", 2),
+        (Real("x", 0.1, 1.0), 0.3, 0.3),
+        (Real("x", 0.1, 1.0, log=True), 7, 1.0),
+        (Real("x", 0.1, 1.0), False, 0.1),
+    ],
+)
+def test_the_nearest_value_is_one_of_the_parameters(parameter: Parameter, value: Value, nearest: Value) -> None:
+    found = parameter.nearest(value)
+    assert (found, type(found)) == (nearest, type(nearest))
+    assert parameter.value(parameter.level(found)) == pytest.approx(nearest)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        (Condition("z", "x", ("a",)),),
+        (Condition("x", "z", ("a",)),),
+        (Condition("x", "y", (0,)), Condition("y", "x", ("a",))),
+    ],
+)
+def test_conditions_name_parameters_and_do_not_chain(conditions: tuple[Condition, ...]) -> None:
+    with pytest.raises(ValueError, match="a condition names two parameters"):
+        MixedSpace((Categorical("x", ("a", "b")), Categorical("y", (0, 1))), conditions=conditions)
 
 
 def test_equal_numbers_of_two_types_are_two_values() -> None:

@@ -35,7 +35,7 @@ from trainers.baselines.attribute_tokens import TokenType
 from trainers.baselines.baseline import TrainingPart
 from trainers.baselines.rows import Rows, closed_up, to_rows
 from trainers.baselines.sequential import INITIAL_STD, SequentialModel
-from trainers.baselines.text_body import TextBody, sizes
+from trainers.baselines.text_body import TextBody, read_first_alone, sizes
 from trainers.data.sequence_data import SequenceData
 from trainers.model.item_loss import item_cross_entropy
 from trainers.model.sentence_encoder import places
@@ -92,6 +92,7 @@ class RecFormer(SequentialModel):
         self.temperature, self.stage_patience = temperature, stage_patience
         self.started_from = start.started_from
         self.body = start.body.train()
+        read_first_alone(self.body)
         self.places = places(start.body.config)
         width = int(start.body.config.hidden_size)
         self.item_positions = nn.Embedding(1 + history, width)
@@ -170,6 +171,7 @@ class RecFormer(SequentialModel):
         return self._encode_in_parts(histories) @ self.item_vectors.T / self.temperature
 
     def _encode_in_parts(self, histories: Tensor) -> Tensor:
-        """As `encode`, of length 1."""
-        firsts = range(0, len(histories), ROWS_AT_ONCE)
-        return normalize(torch.cat([self.encode(histories[one : one + ROWS_AT_ONCE]) for one in firsts]), dim=-1)
+        """As `encode`, of length 1. Those with as many items go together, so that little is filled up."""
+        order = (histories != self.num_items).sum(dim=1).argsort(stable=True)
+        parts = [self.encode(some) for some in torch.split(histories[order], ROWS_AT_ONCE)]
+        return normalize(torch.cat(parts), dim=-1)[order.argsort()]

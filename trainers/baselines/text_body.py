@@ -12,11 +12,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedModel
 
 from trainers.baselines.attribute_tokens import TokenType, TypedTokens, typed_tokens
@@ -81,6 +83,35 @@ def blank_text_body(settings: RecFormerConfig, items: int, config: Mapping[str, 
     """Of the right sizes, for weights and tokens that are loaded next; `config` is what `sizes` gave."""
     body = AutoModel.from_config(AutoConfig.for_model(**config), add_pooling_layer=False)
     return TextBody(body, TypedTokens.blank(items, settings.item_tokens), None, RANDOM)
+
+
+def read_first_alone(body: PreTrainedModel) -> None:
+    """Let the last layer of `body` make the state of each row's first token alone: [B, 1, d] instead of [B, S, d].
+
+    RecFormer reads no other. In that layer all tokens are then keys and values alone, a sixth of its work.
+    Longformer, whose attention is windowed, stays as it is.
+    """
+    if body.config.model_type != "longformer":
+        last = body.encoder.layer[-1]
+        last.forward = MethodType(_first_alone, last)
+
+
+def _first_alone(layer: Any, states: Tensor, mask: Tensor | None, *_: Any, **__: Any) -> Tensor:
+    """As a layer of BERT [B, S, d] -> [B, 1, d], with the same weights under the same names."""
+    attention, first = layer.attention.self, states[:, :1]
+
+    def heads(vectors: Tensor) -> Tensor:
+        return vectors.reshape(*vectors.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
+
+    found = scaled_dot_product_attention(
+        heads(attention.query(first)),
+        heads(attention.key(states)),
+        heads(attention.value(states)),
+        attn_mask=None if mask is None else mask[:, :, :1],
+        dropout_p=attention.dropout.p if layer.training else 0.0,
+    )
+    made: Tensor = layer.feed_forward_chunk(layer.attention.output(found.transpose(1, 2).flatten(2), first))
+    return made
 
 
 def sizes(body: PreTrainedModel) -> dict[str, Any]:

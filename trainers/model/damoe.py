@@ -124,7 +124,8 @@ class DamoeLayer(nn.Module):
     Args:
         layer: the frozen one of `backbone`, for its shapes.
         config: the kind of each site, among others.
-        design: placements; those of sites that are no bottleneck are not read.
+        design: placements; those of sites that are no bottleneck are not read. The weights fit every design, so it may
+            be changed at any time; in evaluation mode `fold` has to follow.
     """
 
     _folded: Map | None = None
@@ -150,9 +151,22 @@ class DamoeLayer(nn.Module):
         )
 
     def forward(self, layer: DecoderLayer, x: Tensor, projected: Projected, geometry: Geometry) -> Tensor:
-        causal = causal_branch(layer, projected, geometry)
-        context = self.second_branch(layer, projected, geometry)
-        x = _kept(x, geometry, projected) + self.mix(layer, causal, context, projected.normed)
+        return self.after_attention(layer, x, self.branches(layer, projected, geometry), projected, geometry)
+
+    def branches(self, layer: DecoderLayer, projected: Projected, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """[M, H * e] attention of the causal and of the context branch, before O: the same under every design."""
+        return causal_branch(layer, projected, geometry), self.second_branch(layer, projected, geometry)
+
+    def after_attention(
+        self,
+        layer: DecoderLayer,
+        x: Tensor,
+        branches: tuple[Tensor, Tensor],
+        projected: Projected,
+        geometry: Geometry,
+    ) -> Tensor:
+        """What `forward` does with `branches`: the part of the layer that the design changes."""
+        x = _kept(x, geometry, projected) + self.mix(layer, *branches, projected.normed)
         normed = layer.feed_forward_norm(x)
         if self._folded is not None and not torch.is_grad_enabled():
             return x + linear(layer.feed_forward_inner(normed), *self._folded)
@@ -165,8 +179,8 @@ class DamoeLayer(nn.Module):
         """Fold the recommendation adapter into the feed-forward, unless it is a parallel bottleneck. (The experts
         already share one output map.)"""
         is_bottleneck = isinstance(self.recommendation_adapter, Adapter)
-        if not is_bottleneck or self.design.recommendation_adapter is Placement.SERIAL:
-            self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map)
+        folds = not is_bottleneck or self.design.recommendation_adapter is Placement.SERIAL
+        self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map) if folds else None
 
     def unfold(self) -> None:
         self._folded = None

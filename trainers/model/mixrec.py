@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -11,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 from torch.utils.checkpoint import checkpoint
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, LayerDesign
 from search_spaces.damoe import DamoeSpace
 from trainers.config import ModelConfig, TrainingConfig, columns_of
 from trainers.data.batches import Batch
 from trainers.data.rows import Rows
 from trainers.device import autocast
-from trainers.model.attention import Geometry, project
+from trainers.model.attention import Geometry, Projected, project
 from trainers.model.backbone import Backbone
 from trainers.model.collaborative import CollaborativeModel, build_collaborative
 from trainers.model.damoe import BaseLayer, DamoeLayer, frozen_layer
@@ -26,6 +29,31 @@ from trainers.model.item_loss import gbce, item_cross_entropy, sampled_softmax
 from trainers.model.kernels import take
 
 _PROJECTION_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Token rows on their way through the backbone's layers."""
+
+    backbone: Backbone
+    special: Tensor
+    """[R, d] what stands where the rows have a special token"""
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, backbone: Backbone, rows: Rows, special_tokens: Tensor, columns: Tensor | None) -> Pass:
+        return cls(backbone, special_tokens[rows.kind], Geometry.of(backbone, rows, columns))
+
+    def embed(self) -> Tensor:
+        """[M, d] what the first layer reads."""
+        return embed(self.backbone, self.geometry.rows, self.special)
+
+    def project(self, index: int, x: Tensor) -> Projected:
+        """Of the states `x` [M, d] before layer `index`."""
+        layer, last = self.backbone.layers[index], len(self.backbone.layers) - 1
+        if index == 0 and last > 0:
+            return enter(self.backbone, layer, self.special, self.geometry)
+        return project(layer, layer.attention_norm(x), self.geometry, readouts_only=index == last)
 
 
 def decode(
@@ -43,21 +71,14 @@ def decode(
         columns: [K, d] collaborative vectors of `rows.column_items`, then of `rows.column_users`; None: nobody looks.
         recompute: keep nothing but each layer's input, and compute the layer again in the backward pass.
     """
-    geometry = Geometry.of(backbone, rows, columns)
-    special = special_tokens[rows.kind]
-    last = len(backbone.layers) - 1
+    one = Pass.of(backbone, rows, special_tokens, columns)
 
     def run(index: int, x: Tensor) -> Tensor:
-        layer = backbone.layers[index]
-        if index == 0 and last > 0:
-            projected = enter(backbone, layer, special, geometry)
-        else:
-            projected = project(layer, layer.attention_norm(x), geometry, readouts_only=index == last)
         replacement = replaced.get(index, frozen_layer)
-        return replacement(layer, x, projected, geometry)
+        return replacement(backbone.layers[index], x, one.project(index, x), one.geometry)
 
-    x = embed(backbone, rows, special)
-    for index in range(last + 1):
+    x = one.embed()
+    for index in range(len(backbone.layers)):
         if recompute and torch.is_grad_enabled():
             x = checkpoint(run, index, x, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -68,6 +89,18 @@ def decode(
 def initial_special_tokens(backbone: Backbone) -> Tensor:
     """[2, d]: the mean token embedding for both `[SEQ]` and `[ALIGN]`, a plausible token from the start (ruling 8)."""
     return backbone.token_table.weight.mean(dim=0).repeat(2, 1)
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """What W_item's starting point takes from a model's final states before any training; each design has its own."""
+
+    centre: Tensor
+    """[d] mean of the states"""
+    spread: Tensor
+    """Root mean square of the states less `centre`, over all dimensions"""
+    logit_spread: Tensor
+    """Standard deviation of the logits of the standardised states: what the starting rows of W_item are divided by"""
 
 
 class MixRec(nn.Module):
@@ -148,6 +181,36 @@ class MixRec(nn.Module):
                 layer.fold(self.backbone.layers[index])
         return self
 
+    @property
+    def architecture(self) -> Architecture:
+        """The design of the DAMoE layers. Setting it touches no weight: a bit says what an adapter reads, so the same
+        weights fit every design; W_item alone has a starting point that is the design's (`start_projection`).
+
+        Raises:
+            ValueError: set to another number of layers, or a model without DAMoE layers.
+        """
+        return Architecture(tuple(layer.design for layer in self._damoe_layers.values()))
+
+    @architecture.setter
+    def architecture(self, architecture: Architecture) -> None:
+        layers = self._damoe_layers
+        DamoeSpace(len(self.backbone.layers), self.config.replacement_frequency).check(architecture)
+        for (index, layer), design in zip(layers.items(), architecture.layers, strict=True):
+            self._place(index, layer, design)
+
+    @property
+    def _damoe_layers(self) -> dict[int, DamoeLayer]:
+        """By index of the backbone's layer, from the input up."""
+        layers = {index: layer for index, layer in self._replaced.items() if isinstance(layer, DamoeLayer)}
+        if not layers:
+            raise ValueError(f"a model of kind {self.config.kind} has no design")
+        return layers
+
+    def _place(self, index: int, layer: DamoeLayer, design: LayerDesign) -> None:
+        layer.design = design
+        if not self.training:
+            layer.fold(self.backbone.layers[index])
+
     def compile_layers(self, backend: str = "inductor") -> None:
         """Compile the element-wise part of each DAMoE layer; meant for a GPU, where its gain is not yet measured."""
         for layer in self._replaced.values():
@@ -167,26 +230,35 @@ class MixRec(nn.Module):
             counts: [I] training interactions: b_item becomes their log (one added), less its mean. None keeps zero.
         """
         projection = self.item_projection
-        if self.config.item_projection_input == "standardised":
-            self.centre.copy_(sample.mean(dim=0))
-            self.spread.copy_((sample - self.centre).square().mean().sqrt())
         if align_states is not None:
             rows = torch.tensor(align_states).to(projection.weight)
             (projection.weight if self.item_text is None else self.item_text).copy_(
                 normalize(rows - rows.mean(dim=0), dim=-1)
             )
-        scaled = projection
         if self.text_map is not None:
             nn.init.eye_(self.text_map.weight)
             nn.init.zeros_(projection.weight)
-            scaled = self.text_map
         if self.config.item_projection_input == "standardised":
             # Unit spread of the logits: neither flat nor peaked, whatever the backbone, the design and the rows.
-            logits = (sample - self.centre) / self.spread @ self.item_weight.T
-            scaled.weight.div_(logits.std())
+            found = self.standardisation(sample)
+            self.centre.copy_(found.centre)
+            self.spread.copy_(found.spread)
+            self.starting_weight.div_(found.logit_spread)
         if counts is not None:
             logarithms = torch.log1p(torch.tensor(counts, dtype=torch.float64))
             projection.bias.copy_(logarithms - logarithms.mean())
+
+    def standardisation(self, sample: Tensor) -> Standardisation:
+        """Of `sample`, [S, d] final states by this model under some design."""
+        centre = sample.mean(dim=0)
+        spread = (sample - centre).square().mean().sqrt()
+        logits = (sample - centre) / spread @ self.item_weight.T
+        return Standardisation(centre, spread, logits.std())
+
+    @property
+    def starting_weight(self) -> Tensor:
+        """The part of W_item whose start is scaled: the map of the items' text where there is one, else all of it."""
+        return (self.item_projection if self.text_map is None else self.text_map).weight
 
     @property
     def item_weight(self) -> Tensor:
@@ -225,6 +297,47 @@ class MixRec(nn.Module):
                 recompute=self.objective.activation_checkpointing,
             )
         return states.to(self.special_tokens.dtype)
+
+    def encode_each(self, rows: Rows, architectures: Iterable[Architecture]) -> Iterator[tuple[Architecture, Tensor]]:
+        """`encode` under each of `architectures`, in the order of their bits; duplicates once.
+
+        Designs share all that comes before the first layer in which they differ, and the attention of that layer. The
+        model is left under one of them. For scoring: nothing is kept for a backward pass but what autograd keeps.
+        """
+        with autocast(self.backbone.device, self.objective.precision):
+            one = Pass.of(self.backbone, rows, self.special_tokens, self._columns(rows))
+            x = one.embed()
+        order = sorted(set(architectures), key=lambda architecture: architecture.bits)
+        yield from self._encode_from(0, x, one, order)
+
+    def _encode_from(
+        self, index: int, x: Tensor, one: Pass, architectures: list[Architecture]
+    ) -> Iterator[tuple[Architecture, Tensor]]:
+        """The rest of `encode_each` from layer `index` on, for designs that are alike in the layers before it."""
+        # Autocast is entered anew wherever something is computed: it must not stay on for the reader of the results.
+        mixed_precision = partial(autocast, self.backbone.device, self.objective.precision)
+        if index == len(self.backbone.layers):
+            (architecture,) = architectures
+            with mixed_precision():
+                states = self.backbone.final_norm(x)
+            yield architecture, states.to(self.special_tokens.dtype)
+            return
+        layer, replaced = self.backbone.layers[index], self._damoe_layers
+        with mixed_precision():
+            projected = one.project(index, x)
+        if index not in replaced:
+            with mixed_precision():
+                x = frozen_layer(layer, x, projected, one.geometry)
+            yield from self._encode_from(index + 1, x, one, architectures)
+            return
+        damoe, place = replaced[index], list(replaced).index(index)
+        with mixed_precision():
+            branches = damoe.branches(layer, projected, one.geometry)
+        for design, alike in groupby(architectures, key=lambda architecture: architecture.layers[place]):
+            self._place(index, damoe, design)
+            with mixed_precision():
+                after = damoe.after_attention(layer, x, branches, projected, one.geometry)
+            yield from self._encode_from(index + 1, after, one, list(alike))
 
     def _columns(self, rows: Rows) -> Tensor | None:
         """The collaborative columns that some item of `rows` sees, [K, d], or None."""

@@ -25,6 +25,7 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
@@ -56,7 +57,7 @@ def repository() -> Repository:
         for epoch in (1, 2):
             writer.record_epoch(number, 1, epoch, {"validation_mrr": mrr * epoch / 2, "loss_seq": 3.0})
         writer.complete_trial(number, 1, mrr, 0.003)
-    writer.add_trials(3, Architecture.parse("100-000"), [7], Origin.PROBABILISTIC_REPARAMETERIZATION, 0.5)
+    writer.add_trials(3, Design(Architecture.parse("100-000")), [7], Origin.PROBABILISTIC_REPARAMETERIZATION, 0.5)
     return repository
 
 
@@ -93,7 +94,8 @@ def test_searches_come_newest_first() -> None:
     assert listed[0] | {"created_at": "", "updated_at": ""} == {
         "name": "demo", "state": "RUNNING", "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
         "trials_failed": 1, "trials_pruned": 0, "best_trial": 1, "best_mrr": 0.0523, "best_mean_mrr": 0.0523,
-        "best_architecture": "010-111", "created_at": "", "updated_at": "", "error": None, "controller": "ada@test",
+        "best_architecture": "010-111", "best_settings": {}, "created_at": "", "updated_at": "",
+        "error": None, "controller": "ada@test",
     }  # fmt: skip
     text = run("searches").stdout
     assert text.index("demo") < text.index("old")
@@ -162,7 +164,7 @@ def test_pruned_trials_are_counted_apart(repository: Repository) -> None:
 def test_the_best_design_is_that_with_the_best_mean(repository: Repository) -> None:
     """Trial 4 has the highest MRR of all, trial 5 of the same design brings it below trial 1."""
     writer = writer_of(repository, "demo", who="ada")
-    writer.add_trials(4, Architecture.parse("001-001"), [7, 8], Origin.SOBOL, 0.5)
+    writer.add_trials(4, Design(Architecture.parse("001-001")), [7, 8], Origin.SOBOL, 0.5)
     told = {}
     for number, mrr in ((4, 0.06), (5, 0.04)):
         writer.start_trial(number, 1)
@@ -170,7 +172,7 @@ def test_the_best_design_is_that_with_the_best_mean(repository: Repository) -> N
         shown = json.loads(run("show", "demo", "--json").stdout)
         told[number] = (shown["best_trial"], shown["best_mean_mrr"])
     assert told == {4: (1, 0.0523), 5: (1, 0.0523)}
-    writer.add_trials(6, Architecture.parse("001-000"), [7, 8], Origin.SOBOL, 0.5)
+    writer.add_trials(6, Design(Architecture.parse("001-000")), [7, 8], Origin.SOBOL, 0.5)
     for number, mrr in ((6, 0.054), (7, 0.056)):
         writer.start_trial(number, 1)
         writer.complete_trial(number, 1, mrr, 0.003)
@@ -265,7 +267,7 @@ def test_an_error_of_the_program_says_so(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_winner_is_a_table_of_layers_by_adapters() -> None:
     printed = io.StringIO()
-    Console(width=100, file=printed).print(winner_table(Architecture.parse("010-101")))
+    Console(width=100, file=printed).print(winner_table(Design(Architecture.parse("010-101"))))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.getvalue().splitlines() if "│" in line]
     assert rows == [["1", "serial", "parallel", "serial"], ["2", "parallel", "serial", "parallel"]]
 

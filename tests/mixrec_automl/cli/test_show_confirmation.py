@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from mixrec_automl.cli.app import app
 from mixrec_automl.config import from_dict
-from mixrec_automl.store.records import Origin
+from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import writer_of
 
 FIXED, OTHER, LUCKY = (Architecture.parse(bits) for bits in ("000", "010", "111"))
@@ -30,13 +31,13 @@ def writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SearchWriter:
     repository.create_search("demo", config.as_dict(), "aaa")
     made = writer_of(repository, "demo")
     for design, mrr in ((FIXED, 0.030), (OTHER, 0.036), (LUCKY, 0.045)):
-        trained(made, design, 0, mrr, Origin.SOBOL)
+        trained(made, design, 0, mrr, Origin.FIXED if design == FIXED else Origin.SOBOL)
     return made
 
 
 def trained(writer: SearchWriter, design: Architecture, seed: int, mrr: float, origin: Origin) -> None:
     number = len(Repository.open().trials("demo"))
-    writer.add_trials(number, design, [seed], origin, 0.0)
+    writer.add_trials(number, Design(design), [seed], origin, 0.0)
     writer.start_trial(number, 1)
     writer.complete_trial(number, 1, mrr, 0.003)
 
@@ -82,3 +83,29 @@ def test_a_fixed_design_that_stays_the_best_is_said_to(writer: SearchWriter) -> 
         show().split()
     )
     assert json.loads(show("--json"))["advantage"] is None
+
+
+def test_the_settings_of_designs_are_told_with_them(writer: SearchWriter) -> None:
+    """Two designs of one architecture."""
+    settings = {"model.bottleneck": 16, "training.learning_rate": 0.00123456}
+    fixed, other = (Design.of(FIXED, {**settings, "model.bottleneck": width}) for width in (16, 32))
+    repository = Repository.open()
+    writer.set_state(SearchState.STOPPED)
+    repository.create_search("other", repository.search("demo").config, "aaa")
+    own = writer_of(repository, "other")
+    rows = [(fixed, 0, 0.03, Origin.FIXED), (other, 0, 0.04, Origin.SOBOL)]
+    confirmed = ((fixed, (0.030, 0.032)), (other, (0.041, 0.042)))
+    rows += [(one, seed, mrr, Origin.CONFIRMATION) for one, pair in confirmed for seed, mrr in enumerate(pair, start=1)]
+    for number, (design, seed, mrr, origin) in enumerate(rows):
+        own.add_trials(number, design, [seed], origin, 0.0)
+        own.start_trial(number, 1)
+        own.complete_trial(number, 1, mrr, 0.003)
+    told = " ".join(CliRunner().invoke(app, ["show", "other"], catch_exceptions=False).output.split())
+    assert "│ bottleneck │ learning_rate │" in told.replace("┃", "│")
+    assert "model.bottleneck: 32 training.learning_rate: 0.001235" in told, "below the winner"
+    assert "minus the fixed design: +0.0105 [" in told
+    found = json.loads(CliRunner().invoke(app, ["show", "other", "--json"], catch_exceptions=False).output)
+    assert found["best_settings"] == {**settings, "model.bottleneck": 32}
+    assert [trial["settings"]["model.bottleneck"] for trial in found["trials"]] == [16, 32, 16, 16, 32, 32]
+    assert found["advantage"]["compared"] == 1
+    assert "000 model.bottleneck=32" in CliRunner().invoke(app, ["searches"], catch_exceptions=False).output

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 
 
 def true_mrr(architecture: Architecture) -> float:
@@ -127,4 +128,4 @@ class Probing:
 
 
 def task(number: int, folder: Path, *, bits: str = "000-000", attempt: int = 1) -> TrialTask:
-    return TrialTask(number, attempt, Architecture.parse(bits), seed=0, folder=folder / str(number))
+    return TrialTask(number, attempt, Design(Architecture.parse(bits)), seed=0, folder=folder / str(number))

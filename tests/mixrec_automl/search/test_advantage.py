@@ -11,9 +11,10 @@ from scipy import stats
 from mixrec_automl.search.advantage import LEVEL, advantage, dunnett_quantile
 from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.search.trials import trial
 
-DESIGNS = [Architecture.from_bits([int(bit) for bit in f"{number:03b}"]) for number in range(8)]
+DESIGNS = [Design(Architecture.from_bits([int(bit) for bit in f"{number:03b}"])) for number in range(8)]
 FIXED = DESIGNS[0]
 
 
@@ -29,7 +30,7 @@ def test_one_comparison_has_students_quantile(freedom: int) -> None:
     assert dunnett_quantile(1, freedom) == pytest.approx(stats.t.ppf(0.5 + LEVEL / 2, freedom), rel=1e-4)
 
 
-def confirmation(table: np.ndarray, designs: Sequence[Architecture] = DESIGNS) -> list[Trial]:
+def confirmation(table: np.ndarray, designs: Sequence[Design] = DESIGNS) -> list[Trial]:
     """[designs, seeds], the fixed design first."""
     return [
         trial(place, design, mrr=float(mrr), origin=Origin.CONFIRMATION, seed=seed)
@@ -80,8 +81,8 @@ def test_it_covers_the_truth_in_simulated_searches_and_an_uncorrected_one_does_n
         trials = confirmation(again, [DESIGNS[number] for number in chosen])
         best = best_trial(trials)
         assert best is not None
-        winner = DESIGNS.index(best.architecture)
-        found = advantage(trials, best.architecture, FIXED)
+        winner = DESIGNS.index(best.design)
+        found = advantage(trials, best.design, FIXED)
         if found is None:  # the fixed design won, nothing is claimed
             runs -= 1
             continue

@@ -12,19 +12,20 @@ from mixrec_automl.search.confirmation import Confirmation, ConfirmingProposer
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
 from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial, by_design, scores
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.proposers import Enumerating
 from tests.mixrec_automl.search.trials import SMALL, trial
 
-FIXED = Architecture.parse("000-000")
+FIXED = Design(Architecture.parse("000-000"))
 
 
 @dataclass
 class Ranked(Enumerating):
     """Ranks by the mean score."""
 
-    fixed_design: Architecture = FIXED
+    fixed_design: Design = FIXED
 
-    def ranking(self, trials: Sequence[Trial]) -> list[Architecture]:
+    def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         means = {design: scores(group) for design, group in by_design(trials).items() if scores(group)}
         return sorted(means, key=lambda design: -sum(means[design]) / len(means[design]))
 
@@ -96,7 +97,7 @@ def test_before_it_the_search_has_the_rest_of_the_budget() -> None:
 def test_it_begins_early_where_the_space_is_exhausted() -> None:
     method, trials = proposer(trials=60, bits=3), searched([0.03, 0.04, 0.05, 0.01, 0.02, 0.02, 0.02, 0.02])
     trials = [trial(one.number, str(one.architecture)[4:], one.mrr) for one in trials]
-    method = ConfirmingProposer(Ranked(3, fixed_design=Architecture.parse("000")), 60, Confirmation(3, 2))
+    method = ConfirmingProposer(Ranked(3, fixed_design=Design(Architecture.parse("000"))), 60, Confirmation(3, 2))
     proposal = method.propose(trials, seed=5)
     assert proposal is not None
     assert proposal.origin is Origin.CONFIRMATION
@@ -113,7 +114,7 @@ def test_the_winner_is_the_best_of_the_confirmation_once_that_has_ended() -> Non
     lucky = trials[2]
     assert best_trial(trials) == lucky
     for design, mrr in ((trials[0], 0.030), (trials[2], 0.028), (trials[1], 0.039)):
-        proposal = Proposal(design.architecture, Origin.CONFIRMATION, 0.0, seeds=(6, 7))
+        proposal = Proposal(design.design, Origin.CONFIRMATION, 0.0, seeds=(6, 7))
         if design is trials[1]:
             begun = trial(9, design.architecture, state=TrialState.RUNNING, origin=Origin.CONFIRMATION)
             assert best_trial([*trials, begun]) == lucky, "before the end the search's scores count"
@@ -132,4 +133,4 @@ def test_the_ranking_of_the_surrogate_discounts_luck() -> None:
     ranked = AxProposer(SMALL).ranking([*trials, *noise])
     assert str(ranked[0]) in {"100-000-000", "110-000-000", "111-000-000"}
     assert len(ranked) == 9
-    assert AxProposer(SMALL).ranking(trials[:1]) == [trials[0].architecture]
+    assert AxProposer(SMALL).ranking(trials[:1]) == [trials[0].design]

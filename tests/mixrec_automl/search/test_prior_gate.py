@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from mixrec_automl.search.encoding import of_bits
 from mixrec_automl.search.prior_gate import LEAST_DESIGNS, LEVEL, chance_of_ranking, passes, recursive_residuals
 from mixrec_automl.store.records import Trial, TrialState
 from search_spaces.architecture import Architecture
@@ -13,6 +14,7 @@ from tests.mixrec_automl.search.test_surrogate import NOISE, designs, mrr, respo
 from tests.mixrec_automl.search.trials import trial
 
 BITS = 12
+ENCODING = of_bits(BITS)
 
 
 def kernel(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -90,9 +92,9 @@ def test_the_truth_passes_its_opposite_never_and_useless_ones_rarely() -> None:
         generator = torch.Generator().manual_seed(search)
         trials, *truth = searched(generator, 10)
         stranger = response(generator)
-        passed["truth"] += passes(lambda bits, own=truth: mrr(bits, *own), trials)  # type: ignore[misc]
-        passed["opposite"] += passes(lambda bits, own=truth: -mrr(bits, *own), trials)  # type: ignore[misc]
-        passed["useless"] += passes(lambda bits, own=stranger: mrr(bits, *own), trials)  # type: ignore[misc]
+        passed["truth"] += passes(lambda bits, own=truth: mrr(bits, *own), trials, ENCODING)  # type: ignore[misc]
+        passed["opposite"] += passes(lambda bits, own=truth: -mrr(bits, *own), trials, ENCODING)  # type: ignore[misc]
+        passed["useless"] += passes(lambda bits, own=stranger: mrr(bits, *own), trials, ENCODING)  # type: ignore[misc]
     assert passed["truth"] == 20
     assert passed["opposite"] == 0
     assert passed["useless"] <= stats.binom.ppf(0.999, 20, LEVEL)
@@ -104,9 +106,9 @@ def test_with_too_few_designs_or_equal_scores_nothing_passes() -> None:
     def prior(bits: torch.Tensor) -> torch.Tensor:
         return mrr(bits, *truth)
 
-    assert passes(prior, trials)
+    assert passes(prior, trials, ENCODING)
     unfinished = [*trials[:-1], trial(9, "111-111-111-111", state=TrialState.RUNNING)]
-    assert not passes(prior, unfinished)
+    assert not passes(prior, unfinished, ENCODING)
     replicate = trial(9, trials[0].architecture, mrr=0.05, seed=1)
-    assert not passes(prior, [*trials[:-1], replicate]), "designs count, not trials"
-    assert not passes(lambda bits: torch.full(bits.shape[:-1], 0.3, dtype=torch.float64), trials)
+    assert not passes(prior, [*trials[:-1], replicate], ENCODING), "designs count, not trials"
+    assert not passes(lambda bits: torch.full(bits.shape[:-1], 0.3, dtype=torch.float64), trials, ENCODING)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from mixrec_automl.search.probabilistic_reparameterization import Ascent, propose_point, score_function_gradient
 from mixrec_automl.search.proposer import SpaceExhausted
-from mixrec_automl.search.relaxation import BIT, Factor, Kind, Relaxation, all_points, exact_expectation
+from mixrec_automl.search.relaxation import (
+    BIT,
+    Factor,
+    FactorCondition,
+    Kind,
+    Relaxation,
+    all_points,
+    exact_expectation,
+)
 
 NOMINAL, ORDINAL, REAL = Factor(Kind.NOMINAL, 3), Factor(Kind.ORDINAL, 5), Factor(Kind.CONTINUOUS)
 DISCRETE = Relaxation((BIT, NOMINAL, ORDINAL, BIT))
@@ -149,6 +157,62 @@ def test_constraints_hold_and_may_leave_nothing(ascent: Ascent) -> None:
     assert {tuple(int(level) for level in point) for point in seen} == allowed
     with pytest.raises(SpaceExhausted, match="constraints"):
         propose_point(total, DISCRETE, seen, NONE, small, 0, even)
+
+
+CONDITIONS = (FactorCondition(0, 1, (0, 2)), FactorCondition(2, 1, (2,)), FactorCondition(2, 3, (1,)))
+CONDITIONAL = Relaxation(DISCRETE.factors, CONDITIONS)
+"""The first bit counts at two values of the nominal parameter, the ordinal one at one of those beside a last bit 1."""
+
+
+def literal_canonical(point: tuple[int, ...]) -> tuple[int, ...]:
+    first, nominal, ordinal, last = point
+    return (first if nominal != 1 else 0, nominal, ordinal if (nominal, last) == (2, 1) else 0, last)
+
+
+def test_what_does_not_count_is_zero() -> None:
+    points = all_points([2, 3, 5, 2])
+    found = [tuple(map(int, row)) for row in CONDITIONAL.canonical(points).tolist()]
+    assert found == [literal_canonical(tuple(map(int, row))) for row in points.tolist()]
+    assert torch.equal(DISCRETE.canonical(points), points)
+
+
+def test_the_gradient_of_an_expectation_over_canonical_points_is_unbiased() -> None:
+    """The exact one folds alpha(c(z)) over all z."""
+    points = all_points([2, 3, 5, 2])
+    index = torch.tensor([30.0, 10.0, 2.0, 1.0], dtype=torch.float64)
+    table = torch.randn(60, generator=torch.Generator().manual_seed(4), dtype=torch.float64) + 3
+    values = table[(CONDITIONAL.canonical(points) @ index).long()]
+    phi, estimates = random_phi(CONDITIONAL, 1, seed=5), 20_000
+    leaf = phi.clone().requires_grad_()
+    exact = torch.autograd.grad(exact_expectation(CONDITIONAL.probabilities(leaf, TAU), values).sum(), leaf)[0][0]
+    drawn, score = CONDITIONAL.sample(phi.expand(estimates, -1), 8, TAU, torch.Generator().manual_seed(6))
+    gradients = score_function_gradient(score, table[(drawn @ index).long()])
+    error = gradients.std(dim=0) / math.sqrt(estimates)
+    assert ((gradients.mean(dim=0) - exact).abs() < 4 * error).all()
+    assert (exact.abs() > 10 * error).sum() >= 3, "the interval is too wide to tell"
+
+
+@pytest.mark.parametrize("ascent", [Ascent(), MONTE_CARLO], ids=["exact", "Monte Carlo"])
+def test_every_canonical_point_is_proposed_once(ascent: Ascent) -> None:
+    small = Ascent(ascent.exact_points, restarts=12, steps=10, samples=4)
+    wanted = {literal_canonical(point) for point in itertools.product(range(2), range(3), range(5), range(2))}
+    seen: list[Tensor] = []
+    for call in range(len(wanted)):
+        seen.append(propose_point(lambda points: points.sum(dim=-1), CONDITIONAL, seen, NONE, small, call)[0])
+    assert {tuple(map(int, point)) for point in seen} == wanted
+    with pytest.raises(SpaceExhausted):
+        propose_point(lambda points: points.sum(dim=-1), CONDITIONAL, seen, NONE, small, 0)
+
+
+def test_a_continuous_parameter_may_count_or_not_and_decides_nothing() -> None:
+    relaxation = Relaxation((BIT, REAL), (FactorCondition(1, 0, (1,)),))
+    phi = torch.tensor([[0.5, 0.3]], dtype=torch.float64, requires_grad=True)
+    drawn, _ = relaxation.sample(phi, 50, TAU, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[..., 1] > 0, drawn[..., 0] == 1)
+    (gradient,) = torch.autograd.grad(drawn[..., 1].sum(), phi)
+    assert gradient[0, 1] == (drawn[..., 0] == 1).sum()
+    with pytest.raises(ValueError, match="must be discrete"):
+        Relaxation((BIT, REAL), (FactorCondition(0, 1, (0.5,)),))
 
 
 def test_a_parameter_has_at_least_two_values() -> None:

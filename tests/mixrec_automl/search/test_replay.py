@@ -22,6 +22,7 @@ from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, 
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 from tests.mixrec_automl.bench import Bench
 from tests.mixrec_automl.cluster.trainings import true_mrr
 from tests.mixrec_automl.search.trials import PAPER, SMALL, recorded, trial
@@ -127,7 +128,7 @@ def test_a_space_of_eight_designs_is_enumerated(
     proposer, trials = AxProposer(TINY, initial_trials=initial_trials), []
     while len(by_design(trials)) < TINY.size:
         proposal = proposer.propose(trials, seed=initial_trials)
-        is_new = proposal.architecture not in by_design(trials)
+        is_new = proposal.design not in by_design(trials)
         assert is_new == (proposal.origin is not Origin.REPLICATION)
         for seed in proposal.seeds or range(replicates):
             state = states[len(trials) % len(states)]
@@ -136,7 +137,9 @@ def test_a_space_of_eight_designs_is_enumerated(
         assert len(trials) < 40, "it comes to an end"
     with pytest.raises(SpaceExhausted, match="all 8 designs"):
         proposer.propose(trials, seed=initial_trials)
-    assert set(by_design(trials)) == {Architecture.from_bits(bits) for bits in itertools.product((0, 1), repeat=3)}
+    assert set(by_design(trials)) == {
+        Design(Architecture.from_bits(bits)) for bits in itertools.product((0, 1), repeat=3)
+    }
 
 
 # The replayed experiment
@@ -179,7 +182,7 @@ def test_what_replicates_amount_to(states: tuple[TrialState, ...], status: Trial
     """Also beyond a hundred trials, where Ax finds out in another way what is pending."""
     trials = recorded(SMALL, others, states=(C,))
     everything = map(Architecture.from_bits, itertools.product((0, 1), repeat=9))
-    design = next(one for one in everything if one not in by_design(trials))
+    design = next(one for one in everything if Design(one) not in by_design(trials))
     trials += [
         trial(others + place, design, mrr=0.05 + place / 1000 if state is C else None, state=state, seed=place)
         for place, state in enumerate(states)

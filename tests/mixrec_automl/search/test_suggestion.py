@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.search.suggestion import Observed, relaxation_of, suggest
 from mixrec_automl.search.surrogate import fit, noise_of
@@ -106,7 +107,7 @@ def test_the_noise_level_is_found_from_the_values(noise: float, low: float, high
     known = torch.cat([draws[:, :3].floor(), draws[:, 3:]], dim=1).double()
     truth = torch.tensor([score(SPACE.setting(row)) for row in known.tolist()], dtype=torch.float64)
     values = truth + noise * truth.std() * torch.randn(60, generator=generator, dtype=torch.float64)
-    surrogate = fit(relaxation.features(known), values, None, relaxation.numeric, relaxation.discrete)
+    surrogate = fit(relaxation.features(known), values, None, relaxation.columns)
     assert low <= float(noise_of(surrogate)[0]) <= high, "a share of the values' variance"
 
 
@@ -114,7 +115,7 @@ def test_features_of_bits_are_the_bits_and_two_values_are_one_apart() -> None:
     relaxation = relaxation_of(SPACE)
     points = torch.tensor([[0, 1, 5, 0.25], [2, 0, 0, 1.0], [1, 1, 5, 0.25]], dtype=torch.float64)
     features = relaxation.features(points)
-    assert (relaxation.discrete, relaxation.numeric) == (2, 2)
+    assert relaxation.columns == Columns(bits=1, nominal=(3,), numeric=2)
     assert features[:, 0].tolist() == [1, 0, 1]
     assert features[:, -2:].tolist() == [[1, 0.25], [0, 1], [1, 0.25]]
     assert float((features[0] - features[2]).square().sum()) == pytest.approx(1.0)

@@ -37,19 +37,21 @@ def fitted() -> tuple[DesignSurrogate, torch.Tensor, torch.Tensor]:
     bits = designs(25, generator)
     outcomes = mrr(bits, *response(generator))
     outcomes = outcomes + NOISE * torch.randn(25, generator=generator, dtype=torch.float64)
-    return fit(bits, outcomes, NOISE**2), bits, outcomes
+    surrogate = fit(bits, outcomes, NOISE**2)
+    scale = surrogate.outcome_transform
+    in_order = scale.untransform(surrogate.train_targets[:, None])[0][:, 0]
+    return surrogate, surrogate.train_inputs[0], in_order
 
 
 def literal_posterior(
     surrogate: DesignSurrogate, bits: np.ndarray, outcomes: np.ndarray, queries: np.ndarray, scale: float, centre: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Textbook GP with explicit inverses, at the parameters of `surrogate`."""
-    length = surrogate.covar_module.lengthscale.item()
+    """Textbook GP with explicit inverses, with the covariance of `surrogate` (`test_kernels.py`)."""
     mean = surrogate.mean_module.constant.item()
 
     def kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        hamming = (left[:, None, :] != right[None, :, :]).sum(axis=2)
-        return np.exp(-hamming / (2 * length**2))
+        found: np.ndarray = surrogate.covar_module(torch.tensor(left), torch.tensor(right)).to_dense().numpy()
+        return found
 
     precision = np.linalg.inv(kernel(bits, bits) + np.eye(len(bits)) * NOISE**2 / scale**2)
     cross = kernel(queries, bits)

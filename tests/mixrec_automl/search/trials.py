@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
+from search_spaces.design import Design
 
 SMALL = DamoeSpace(backbone_layers=3)
 PAPER = DamoeSpace(backbone_layers=12)
@@ -25,14 +26,15 @@ MIXED = (
 
 def trial(
     number: int,
-    design: str | Architecture,
+    design: str | Architecture | Design,
     mrr: float | None = None,
     state: TrialState = TrialState.COMPLETED,
     origin: Origin = Origin.SOBOL,
     seed: int = 0,
 ) -> Trial:
-    architecture = design if isinstance(design, Architecture) else Architecture.parse(design)
-    return Trial(number, architecture, seed, origin, state, attempt=1, proposal_seconds=0.0, mrr=mrr)
+    if not isinstance(design, Design):
+        design = Design(Architecture.parse(design) if isinstance(design, str) else design)
+    return Trial(number, design, seed, origin, state, attempt=1, proposal_seconds=0.0, mrr=mrr)
 
 
 def recorded(

@@ -15,6 +15,7 @@ from mixrec_automl.store.errors import LeaseHeldError, LeaseLostError
 from mixrec_automl.store.records import Lease, Origin, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import DESIGN, LONG, added, started, writer_of
 from trainers.errors import UserError
 
@@ -98,7 +99,7 @@ def test_taking_the_lease_can_be_repeated_after_a_lost_answer(repository: Reposi
 
 
 LATE: dict[str, Callable[[SearchWriter], object]] = {
-    "add": lambda writer: writer.add_trials(2, DESIGN, [9], Origin.SOBOL, 0.0),
+    "add": lambda writer: writer.add_trials(2, Design(DESIGN), [9], Origin.SOBOL, 0.0),
     "start": lambda writer: writer.start_trial(1, 1),
     "epoch": lambda writer: writer.record_epoch(0, 1, 1, {"validation_mrr": 0.9}),
     "complete": lambda writer: writer.complete_trial(0, 1, 0.9, 0.1),
@@ -218,7 +219,7 @@ def _write_as(url: str, who: str, trials: int) -> list[int]:
                 number = len(repository.trials("first"))
                 if number >= trials:
                     break
-                writer.add_trials(number, DESIGN, [number], Origin.SOBOL, 0.0)
+                writer.add_trials(number, Design(DESIGN), [number], Origin.SOBOL, 0.0)
                 written.append(number)
                 time.sleep(0.015)  # the lease may run out in between
         except (LeaseHeldError, LeaseLostError):

@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from mixrec_automl.store.records import Trial, TrialState, best_trial, by_design, replicates_of, scores
+from mixrec_automl.store.records import (
+    Origin,
+    Trial,
+    TrialState,
+    best_trial,
+    by_design,
+    fixed_design,
+    replicates_of,
+    scores,
+)
+from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.search.trials import trial
 
 QUEUED, RUNNING, FAILED, PRUNED = TrialState.QUEUED, TrialState.RUNNING, TrialState.FAILED, TrialState.PRUNED
@@ -17,7 +28,22 @@ def test_designs_and_replicates_come_by_number_in_whatever_order_they_are_given(
     trials = [trial(0, "000"), trial(1, "111"), trial(2, "000"), trial(3, "010"), trial(4, "111")]
     designs = by_design(random.Random(0).sample(trials, 5))
     assert [[each.number for each in replicates] for replicates in designs.values()] == [[0, 2], [1, 4], [3]]
-    assert list(designs) == [trials[number].architecture for number in (0, 1, 3)]
+    assert list(designs) == [trials[number].design for number in (0, 1, 3)]
+
+
+def test_designs_of_one_architecture_are_told_apart_by_their_settings() -> None:
+    small, large = (Design.of(Architecture.parse("000"), {"model.bottleneck": width}) for width in (8, 16))
+    trials = [
+        trial(0, small, 0.03, origin=Origin.FIXED),
+        trial(1, large, 0.05),
+        trial(2, large, 0.03),
+        trial(3, small, 0.0),
+    ]
+    assert [[one.number for one in group] for group in by_design(trials).values()] == [[0, 3], [1, 2]]
+    assert replicates_of(trials[2], trials) == [trials[1], trials[2]]
+    assert best_trial(trials) == trials[1]
+    assert fixed_design(trials[::-1]) == small
+    assert fixed_design(trials[1:]) is None
 
 
 def test_only_completed_trials_have_scores() -> None:

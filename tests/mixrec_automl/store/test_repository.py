@@ -11,6 +11,7 @@ from mixrec_automl.store.errors import WrongStateError
 from mixrec_automl.store.records import SearchState, WarmStart
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
@@ -37,7 +38,8 @@ def test_a_search_reads_back_as_it_was_created(repository: Repository) -> None:
 
 
 def test_what_a_search_starts_from_is_kept_with_it(repository: Repository) -> None:
-    designs = (Architecture.parse("000-000"), Architecture.parse("010-111"))
+    bits = Architecture.parse("010-111")
+    designs = Design(Architecture.parse("000-000")), Design.of(bits, {"a": 0.1, "b": "x", "c": None, "d": 3})
     taken = WarmStart("source", ((designs[0], 0.1 + 0.2), (designs[1], 0.05), (designs[0], 1 / 3)))
     created = repository.create_search("one", {}, "abc", warm_start=taken)
     assert created.warm_start == taken

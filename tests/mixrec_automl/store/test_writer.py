@@ -9,10 +9,11 @@ from datetime import timedelta
 import pytest
 
 from mixrec_automl.store.errors import StaleAttemptError, WrongStateError
-from mixrec_automl.store.records import Origin, SearchState, TrialState
+from mixrec_automl.store.records import Origin, SearchState, TrialState, by_design
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import NEXT_SEARCH_STATES, SearchWriter
 from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import DESIGN, added, started, writer_of
 from trainers.errors import UserError
 
@@ -59,11 +60,29 @@ def test_the_life_of_a_trial(repository: Repository, search: str, writer: Search
     assert repository.trials(search) == (completed,)
 
 
+def test_settings_are_kept_as_they_were_and_tell_designs_apart(
+    repository: Repository, search: str, writer: SearchWriter
+) -> None:
+    settings = {"z.text": "a b=c", "a.rate": 0.1 + 0.2, "b.width": 16, "c.one": 1.0, "d.on": True, "e.none": None}
+    design = Design.of(DESIGN, settings)
+    (made,) = writer.add_trials(0, design, [1], Origin.SOBOL, 0.0)
+    (kept,) = repository.trials(search)
+    assert kept == made
+    assert kept.design == design
+    assert {key: type(value) for key, value in kept.design.settings} == {key: type(settings[key]) for key in settings}
+    assert writer.add_trials(0, design, [1], Origin.SOBOL, 0.0) == (made,), "a repeated write changes nothing"
+    for other in (Design(DESIGN), Design.of(DESIGN, {**settings, "b.width": 32})):
+        with pytest.raises(WrongStateError, match="another trial 0"):
+            writer.add_trials(0, other, [1], Origin.SOBOL, 0.0)
+    writer.add_trials(1, Design(DESIGN), [1, 2], Origin.SOBOL, 0.0)
+    assert [len(group) for group in by_design(repository.trials(search)).values()] == [1, 2]
+
+
 def test_variant_and_further_metrics_are_kept(repository: Repository, search: str, writer: SearchWriter) -> None:
-    (added_one,) = writer.add_trials(0, DESIGN, [1], Origin.STUDY, 0.0, "no column")
+    (added_one,) = writer.add_trials(0, Design(DESIGN), [1], Origin.STUDY, 0.0, "no column")
     assert added_one.variant == "no column"
     with pytest.raises(WrongStateError, match="another trial 0"):
-        writer.add_trials(0, DESIGN, [1], Origin.STUDY, 0.0, "another")
+        writer.add_trials(0, Design(DESIGN), [1], Origin.STUDY, 0.0, "another")
     writer.start_trial(0, 1)
     with pytest.raises(ValueError, match="test_mrr is nan"):
         writer.complete_trial(0, 1, 0.05, 0.002, {"test_mrr": float("nan")})
@@ -73,7 +92,7 @@ def test_variant_and_further_metrics_are_kept(repository: Repository, search: st
 
 
 def test_replicates_are_added_together(repository: Repository, search: str, writer: SearchWriter) -> None:
-    trials = writer.add_trials(0, DESIGN, [3, 4, 5], Origin.SOBOL, 0.0)
+    trials = writer.add_trials(0, Design(DESIGN), [3, 4, 5], Origin.SOBOL, 0.0)
     assert [(trial.number, trial.seed) for trial in trials] == [(0, 3), (1, 4), (2, 5)]
     assert repository.trials(search) == trials
 
@@ -98,7 +117,7 @@ def test_a_number_is_given_to_one_trial_only(repository: Repository, search: str
         with pytest.raises(WrongStateError, match="another trial 0"):
             added(writer, 0, design=design, seed=seed)
     with pytest.raises(WrongStateError, match="another trial 0"):
-        writer.add_trials(0, OTHER, [1, 2], Origin.SOBOL, 0.0)
+        writer.add_trials(0, Design(OTHER), [1, 2], Origin.SOBOL, 0.0)
     assert repository.trials(search) == (first,), "nothing of a refused write stays"
 
 
@@ -188,7 +207,7 @@ def test_an_unknown_trial_is_named(writer: SearchWriter) -> None:
 
 
 REPEATED: dict[str, Callable[[SearchWriter], object]] = {
-    "add": lambda writer: writer.add_trials(1, OTHER, [5, 6], Origin.SOBOL, 0.5),
+    "add": lambda writer: writer.add_trials(1, Design(OTHER), [5, 6], Origin.SOBOL, 0.5),
     "start": lambda writer: writer.start_trial(3, 1),
     "epoch": lambda writer: writer.record_epoch(0, 1, 1, {"validation_mrr": 0.1}),
     "complete": lambda writer: writer.complete_trial(0, 1, 0.1, 0.01),

@@ -24,7 +24,7 @@ from trainers.baselines.config import BaselinesConfig, RecFormerConfig
 from trainers.baselines.package import read_baseline_package, write_baseline_package
 from trainers.baselines.recformer import DrawnTargets, RecFormer, Stage
 from trainers.baselines.rows import to_rows
-from trainers.baselines.text_body import TextBody, text_body
+from trainers.baselines.text_body import TextBody, read_first_alone, text_body
 from trainers.baselines.train import load_baseline, rank_users
 from trainers.data.sequence_data import Catalogue
 from trainers.epochs import BEST, LAST
@@ -110,6 +110,26 @@ def test_padding_changes_nothing_and_old_tokens_are_cut(family: str) -> None:
     model.places = 4  # [CLS] and the three tokens of the newest item, number 5
     cut = model.scores(to_rows([np.array([1, 2, 5]), np.array([6, 5])], ITEMS))
     torch.testing.assert_close(cut[0], cut[1], atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_the_first_state_alone_is_the_librarys(family: str) -> None:
+    """And so are its gradients."""
+    torch.manual_seed(4)
+    body = AutoModel.from_config(CONFIGS[family], add_pooling_layer=False).double().eval()
+    vectors = torch.randn(3, 8, SIZES["hidden_size"], dtype=torch.float64)
+    mask = (torch.arange(8) < torch.tensor([[8], [3], [5]])).long()
+    found = []
+    for _ in range(2):
+        asked = vectors.clone().requires_grad_()
+        first = body(inputs_embeds=asked, attention_mask=mask).last_hidden_state[:, 0]
+        body.zero_grad()
+        first.square().sum().backward()
+        weight = body.encoder.layer[-1].attention.self.key.weight.grad
+        found.append((first, asked.grad, weight.clone()))
+        read_first_alone(body)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-10)
 
 
 def test_one_target_of_each_user_is_drawn_in_its_training_part() -> None:

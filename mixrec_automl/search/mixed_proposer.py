@@ -1,0 +1,78 @@
+"""The search over architectures and settings: the same method as over architectures alone, without Ax.
+
+What Ax gives `ax_proposer.py` is quasi-random designs; these are those of `suggestion.py`, and so are PR, surrogate,
+acquisition function and knowledge gradient, which both share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.designs import Made, Seen, next_proposal
+from mixrec_automl.search.encoding import Encoding, of_settings, points_of
+from mixrec_automl.search.noise import training_seed_variance
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
+from mixrec_automl.search.proposer import Proposal
+from mixrec_automl.search.suggestion import Observed, quasi_random, relaxation_of, suggest
+from mixrec_automl.search.transfer import Transfer
+from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, best_first
+from mixrec_automl.store.records import Origin, Trial, scores
+from search_spaces.design import Design
+
+
+@dataclass(frozen=True)
+class MixedProposer:
+    """Proposes designs of `space`, which has settings; see `Proposer`."""
+
+    space: DesignSpace
+    initial_trials: int = 5
+    """Designs, in any state, before the surrogate takes over: the fixed one and quasi-random ones."""
+    ascent: Ascent = field(default_factory=Ascent)
+    transfer: Transfer = field(default_factory=Transfer)
+    """As `AxProposer.transfer`"""
+
+    @property
+    def fixed_design(self) -> Design:
+        return self.space.fixed_design
+
+    def ranking(self, trials: Sequence[Trial]) -> list[Design]:
+        """See `best_first`."""
+        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding))
+
+    def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
+        """See `Proposer.propose`."""
+
+        def make(seen: Seen) -> Made:
+            completed = sum(bool(scores(group)) for group in seen.values())
+            if len(seen) < self.initial_trials or completed < LEAST_COMPLETED:
+                mixed, taken = self.space.mixed, points_of(self.space, list(seen))
+                point = quasi_random(mixed, relaxation_of(mixed), taken, seed)
+                return self.space.design(mixed.setting(point.tolist())), Origin.SOBOL, ""
+            history = [
+                Observed(self.space.setting(trial.design), trial.mrr, is_pending=not trial.state.is_final)
+                for group in seen.values()
+                for trial in group
+            ]
+            own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
+            noise_variance = training_seed_variance(trials)
+            found = suggest(
+                self.space.mixed,
+                history,
+                seed=own_seed,
+                initial=0,
+                noise_variance=noise_variance,
+                ascent=self.ascent,
+                prior=self.transfer.prior_for(trials, self._encoding),
+            )
+            return self.space.design(found), Origin.PROBABILISTIC_REPARAMETERIZATION, ""
+
+        return next_proposal(self.space, self.initial_trials, trials, make, self.transfer.first)
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return of_settings(self.space)

@@ -1,0 +1,40 @@
+"""Commands typed in a home of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Shell:
+    """Types commands in one home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        mine = ("RAY_", "MLFLOW_", "MIXREC_", "COLUMNS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+        self.environment = {**kept, "MIXREC_HOME": str(self.home), "HF_HUB_OFFLINE": "1"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "mixrec_automl.cli.app", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What the command prints, standard error included."""
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=200)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == code, output
+        return output
