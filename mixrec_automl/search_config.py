@@ -89,6 +89,10 @@ class BudgetConfig:
     ratios are equally far apart. The first design has the configuration's own values, or those nearest to them: the
     closest number, and of a list without an order the first value."""
     pruning: PruningConfig = PruningConfig()
+    warm_start: str | None = None
+    """Name of another search on the same space, on other data for instance, that this one learns from: its best designs
+    take the place of half of the quasi-random ones, and its predictions are the surrogate's mean as long as they rank
+    this search's own designs better than chance. Its trials are read as this search begins, and kept with it."""
 
 
 @dataclass(frozen=True, config=STRICT)

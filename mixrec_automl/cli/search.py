@@ -36,6 +36,7 @@ def search(
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import load_config
     from mixrec_automl.store.repository import Repository
+    from mixrec_automl.warm_start import warm_start_of
     from trainers.errors import UserError
 
     loaded = load_config(config, overrides or [])
@@ -45,6 +46,7 @@ def search(
         raise UserError(
             f"a search named {chosen!r} exists: see `mixrec-automl show {chosen}`, or choose another --name"
         )
+    warm_start = warm_start_of(chosen, loaded.search, repository)
     console = make_console()
     console.print(f"search {chosen}", highlight=False)
 
@@ -55,10 +57,11 @@ def search(
         from mixrec_automl.search.method import search_method
 
         prepared = prepare(loaded, console)
-        proposer = search_method(prepared.space, loaded.search)
+        proposer = search_method(prepared.space, loaded.search, warm_start)
 
         def record() -> None:
-            repository.create_search(chosen, loaded.as_dict(), prepared.basis.fingerprint, prepared.basis.floors)
+            basis = prepared.basis
+            repository.create_search(chosen, loaded.as_dict(), basis.fingerprint, basis.floors, warm_start)
 
         return launch(chosen, loaded, prepared.training, proposer, repository, console, record=record)
 
@@ -102,7 +105,7 @@ def resume(
                 f"now {prepared.basis.fingerprint}), so its scores could not be compared: bring those back or start a "
                 "new search"
             )
-        proposer = search_method(prepared.space, config.search)
+        proposer = search_method(prepared.space, config.search, stored.warm_start)
         return launch(name, config, prepared.training, proposer, repository, console)
 
     run_and_close(name, run, repository, console)

@@ -49,7 +49,6 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
     _rows: Tensor  # distinct ones of both, [r, n]
     _observed_at: Tensor  # where among them, [m]
     _baseline_at: Tensor  # [b]
-    _mean: Tensor
     _log_scale: Tensor
     _root: Tensor  # Cholesky factor of the covariance of the outcomes, [m, m]
     _weights: Tensor  # [m]
@@ -70,11 +69,10 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         with torch.no_grad():
             self._baseline = torch.unique(seen.reshape(-1, seen.shape[-1]), dim=0)
             self._observed = model.train_inputs[0]
-            self._mean = model.mean_module.constant.detach()
             self._log_scale = model.outcome_transform.stdvs.log().squeeze()
             covariance = self._kernel(self._observed, self._observed) + torch.diag(noise_of(model))
             self._root = torch.linalg.cholesky(covariance)
-            residual = (model.train_targets - self._mean)[:, None]
+            residual = (model.train_targets - model.mean_module(self._observed))[:, None]
             self._weights = torch.cholesky_solve(residual, self._root)[:, 0]
 
             cross = self._kernel(self._observed, self._baseline)
@@ -83,7 +81,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             spread = spread - self._whitened_baseline.T @ self._whitened_baseline
             self._fantasy_root = torch.linalg.cholesky(spread + JITTER * torch.eye(len(spread)).to(spread))
             self._draws = draw_sobol_normal_samples(len(spread), FANTASIES, dtype=spread.dtype, seed=0)
-            fantasies = self._posterior_mean(cross) + self._draws @ self._fantasy_root.T
+            fantasies = self._posterior_mean(self._baseline, cross) + self._draws @ self._fantasy_root.T
             self._best = fantasies.amax(dim=1, keepdim=True)
             both = torch.cat([self._observed, self._baseline])
             self._rows, places = torch.unique(both, dim=0, return_inverse=True)
@@ -97,8 +95,9 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         whitened: Tensor = torch.linalg.solve_triangular(self._root, cross, upper=False)
         return whitened
 
-    def _posterior_mean(self, cross: Tensor) -> Tensor:
-        return self._mean + self._weights @ cross
+    def _posterior_mean(self, designs: Tensor, cross: Tensor) -> Tensor:
+        mean: Tensor = self.model.mean_module(designs) + self._weights @ cross
+        return mean
 
     def forward(self, X: Tensor) -> Tensor:  # noqa: N803
         """Values of single designs: [designs, 1, n] or [designs, n] -> [designs]; differentiable where X wants it."""
@@ -111,7 +110,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         whitened = self._whiten(observed)
         cross = with_rows[self._baseline_at] - self._whitened_baseline.T @ whitened
         shift = torch.linalg.solve_triangular(self._fantasy_root, cross, upper=False)
-        mean = self._posterior_mean(observed) + self._draws @ shift  # [fantasies, designs]
+        mean = self._posterior_mean(designs, observed) + self._draws @ shift  # [fantasies, designs]
         variance = 1 - whitened.square().sum(0) - shift.square().sum(0)  # the kernel's k(z, z) is 1
         deviation = variance.clamp_min(LEAST_VARIANCE).sqrt()
         improvement = log_standard_improvement((mean - self._best) / deviation) + deviation.log()

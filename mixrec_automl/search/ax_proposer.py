@@ -8,7 +8,7 @@ This is the only file that imports Ax; importing it takes seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
@@ -39,15 +39,18 @@ from torch import Tensor
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
 from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.design_space import DesignSpace
-from mixrec_automl.search.designs import LEAST_COMPLETED, Made, Seen, best_first, next_proposal
-from mixrec_automl.search.kernels import Columns
+from mixrec_automl.search.designs import Made, Seen, next_proposal
+from mixrec_automl.search.encoding import Encoding, bits_of, of_bits
 from mixrec_automl.search.noise import training_seed_variance
+from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.surrogate import ArchitectureSurrogate, DesignSurrogate
+from mixrec_automl.search.transfer import Transfer
+from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, best_first
 from mixrec_automl.store.records import Origin, Trial, TrialState, by_design, scores
-from search_spaces.architecture import BITS_PER_LAYER, Architecture, as_bit_rows
+from search_spaces.architecture import Architecture
 from search_spaces.damoe import DamoeSpace
 from search_spaces.design import Design
 
@@ -99,6 +102,9 @@ class AxProposer:
     initial_trials: int = 5
     """Designs, in any state, before the surrogate takes over: the all-serial one and quasi-random ones (ruling 11)."""
     ascent: Ascent = field(default_factory=Ascent)
+    transfer: Transfer = field(default_factory=Transfer)
+    """Its designs follow the fixed one, in place of quasi-random ones; its prior is the surrogate's mean while it
+    passes (`prior_gate.py`)"""
 
     def __post_init__(self) -> None:
         if self.initial_trials < 1:
@@ -110,17 +116,16 @@ class AxProposer:
 
     def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         """See `best_first`."""
-        return best_first(
-            trials,
-            Relaxation.of_bits(self.space.num_bits),
-            Columns(self.space.num_bits, bits_per_layer=BITS_PER_LAYER),
-            _as_rows,
-        )
+        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding))
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`. One call takes well under a second; the first one of a process a little more."""
         make = partial(self._generate, trials, seed=seed)
-        return next_proposal(DesignSpace(self.space), self.initial_trials, trials, make)
+        return next_proposal(DesignSpace(self.space), self.initial_trials, trials, make, self.transfer.first)
+
+    @property
+    def _encoding(self) -> Encoding:
+        return of_bits(self.space.num_bits)
 
     def _generate(self, trials: Sequence[Trial], seen: Seen, seed: int) -> Made:
         noise_variance = training_seed_variance(trials)
@@ -129,16 +134,16 @@ class AxProposer:
         position = sum(replicates[0].origin is Origin.SOBOL for replicates in seen.values())
         own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
         options = {
-            "seen": _as_rows(sorted(seen, key=str)),
+            "seen": bits_of(sorted(seen, key=str)),
             "ascent": self.ascent,
             "seed": own_seed,
             "noise_variance": noise_variance,
-            "pending": _as_rows(pending).reshape(-1, self.space.num_bits),
+            "pending": bits_of(pending).reshape(-1, self.space.num_bits),
         }
+        prior = self.transfer.prior_for(trials, self._encoding)
         while True:
-            strategy = _strategy(
-                self.initial_trials, {"seed": seed, "init_position": position}, options, ArchitectureSurrogate
-            )
+            sobol = {"seed": seed, "init_position": position}
+            strategy = _strategy(self.initial_trials, sobol, options, ArchitectureSurrogate, prior)
             with manual_seed(own_seed):
                 [[run]] = strategy.gen(experiment, n=1)
             parameters = run.arms[0].parameters
@@ -150,11 +155,6 @@ class AxProposer:
             if design not in seen:
                 return design, origin, ""
             position += 1
-
-
-def _as_rows(designs: Iterable[Design]) -> Tensor:
-    """[designs, bits]"""
-    return torch.tensor(as_bit_rows(design.architecture for design in designs), dtype=torch.float64)
 
 
 def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStrategy:
@@ -174,7 +174,11 @@ def generation_strategy(initial_trials: int = 5, seed: int = 0) -> GenerationStr
 
 
 def _strategy(
-    initial_trials: int, sobol: dict[str, Any], options: dict[str, Any], surrogate_class: type[DesignSurrogate]
+    initial_trials: int,
+    sobol: dict[str, Any],
+    options: dict[str, Any],
+    surrogate_class: type[DesignSurrogate],
+    prior: PriorScores | None = None,
 ) -> GenerationStrategy:
     model_based = Origin.PROBABILISTIC_REPARAMETERIZATION.value
     # Replayed trials belong to no node: the criteria count all trials of the experiment, or Sobol would never end.
@@ -190,7 +194,9 @@ def _strategy(
         generator_specs=[GeneratorSpec(Generators.SOBOL, generator_kwargs=sobol)],
         transition_criteria=[enough, fittable],
     )
-    surrogate = ModelConfig(botorch_model_class=surrogate_class, input_transform_classes=None)
+    surrogate = ModelConfig(
+        botorch_model_class=surrogate_class, input_transform_classes=None, model_options={"prior": prior}
+    )
     optimised = GenerationNode(
         name=model_based,
         generator_specs=[

@@ -1,28 +1,18 @@
-"""What every method that proposes designs has in common: which come before those that it makes, and which are best."""
+"""What every method that proposes designs has in common: which come before those that it makes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from botorch.utils.sampling import manual_seed
-from torch import Tensor
-
 from mixrec_automl.search.design_space import DesignSpace
-from mixrec_automl.search.kernels import Columns
-from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.proposer import Proposal, SpaceExhausted
-from mixrec_automl.search.relaxation import Relaxation
-from mixrec_automl.search.surrogate import fit, predict
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Origin, Trial, by_design, scores
 from search_spaces.design import Design
 
 NOISE_FROM = 10
 """Completed designs; one training more is then a small part of the budget."""
-LEAST_COMPLETED = 2
-"""Two designs have a spread; below that there is nothing to fit, whatever the number of trials."""
 
 Seen = Mapping[Design, Sequence[Trial]]
 """The trials of each design that has any"""
@@ -31,13 +21,18 @@ Made = tuple[Design, Origin, str]
 
 
 def next_proposal(
-    space: DesignSpace, initial_trials: int, trials: Sequence[Trial], make: Callable[[Seen], Made]
+    space: DesignSpace,
+    initial_trials: int,
+    trials: Sequence[Trial],
+    make: Callable[[Seen], Made],
+    taken_over: Sequence[Design] = (),
 ) -> Proposal:
-    """The fixed design first, once a training again that measures the noise, else what `make` answers: a new design, or
-    a known one that is to be trained again.
+    """The fixed design first, then those `taken_over`, once a training again that measures the noise, else what `make`
+    answers: a new design, or a known one that is to be trained again.
 
     Args:
         initial_trials: designs before the noise is measured, as before the surrogate takes over.
+        taken_over: from another search.
 
     Raises:
         SpaceExhausted: all designs of `space` have been proposed.
@@ -49,9 +44,12 @@ def next_proposal(
         space.check(design)
     if len(seen) >= space.size:
         raise SpaceExhausted(f"all {space.size:,.0f} designs of the search space have been proposed")
+    waiting = next((design for design in taken_over if design not in seen), None)
     probe = noise_probe(seen) if len(seen) >= initial_trials else None
     if space.fixed_design not in seen:
         design, origin = space.fixed_design, Origin.FIXED
+    elif waiting is not None:
+        design, origin = waiting, Origin.WARM_START
     elif probe is not None:
         design, origin = probe, Origin.REPLICATION
     else:
@@ -76,29 +74,3 @@ def noise_probe(seen: Seen) -> Design | None:
     if len(completed) < NOISE_FROM or any(len(group) > 1 for group in seen.values()):
         return None
     return completed[0]
-
-
-def best_first(
-    trials: Sequence[Trial],
-    relaxation: Relaxation,
-    columns: Columns,
-    points_of: Callable[[Sequence[Design]], Tensor],
-) -> list[Design]:
-    """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
-
-    A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
-
-    Args:
-        columns: of the features of `relaxation`.
-        points_of: of designs, as `relaxation` has them, [designs, D].
-    """
-    rows = [(design, score) for design, group in by_design(trials).items() for score in scores(group)]
-    designs = list(dict.fromkeys(design for design, _ in rows))
-    if len(designs) < LEAST_COMPLETED:
-        return designs
-    with one_thread(), manual_seed(0):
-        features = relaxation.features(points_of([design for design, _ in rows]))
-        outcomes = torch.tensor([score for _, score in rows], dtype=torch.float64)
-        surrogate = fit(features, outcomes, training_seed_variance(trials), columns)
-        mean, _deviation = predict(surrogate, relaxation.features(points_of(designs)))
-    return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mixrec_automl.search.design_space import DesignSpace
-from mixrec_automl.search.designs import LEAST_COMPLETED, Made, Seen, best_first, next_proposal
+from mixrec_automl.search.designs import Made, Seen, next_proposal
+from mixrec_automl.search.encoding import Encoding, of_settings, points_of
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.search.relaxation import Relaxation
 from mixrec_automl.search.suggestion import Observed, quasi_random, relaxation_of, suggest
+from mixrec_automl.search.transfer import Transfer
+from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, best_first
 from mixrec_automl.store.records import Origin, Trial, scores
 from search_spaces.design import Design
 
@@ -33,6 +33,8 @@ class MixedProposer:
     initial_trials: int = 5
     """Designs, in any state, before the surrogate takes over: the fixed one and quasi-random ones."""
     ascent: Ascent = field(default_factory=Ascent)
+    transfer: Transfer = field(default_factory=Transfer)
+    """As `AxProposer.transfer`"""
 
     @property
     def fixed_design(self) -> Design:
@@ -40,7 +42,7 @@ class MixedProposer:
 
     def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         """See `best_first`."""
-        return best_first(trials, self._relaxation, self._relaxation.columns, self._points)
+        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding))
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`."""
@@ -48,8 +50,9 @@ class MixedProposer:
         def make(seen: Seen) -> Made:
             completed = sum(bool(scores(group)) for group in seen.values())
             if len(seen) < self.initial_trials or completed < LEAST_COMPLETED:
-                point = quasi_random(self.space.mixed, self._relaxation, self._points(list(seen)), seed)
-                return self.space.design(self.space.mixed.setting(point.tolist())), Origin.SOBOL, ""
+                mixed, taken = self.space.mixed, points_of(self.space, list(seen))
+                point = quasi_random(mixed, relaxation_of(mixed), taken, seed)
+                return self.space.design(mixed.setting(point.tolist())), Origin.SOBOL, ""
             history = [
                 Observed(self.space.setting(trial.design), trial.mrr, is_pending=not trial.state.is_final)
                 for group in seen.values()
@@ -58,16 +61,18 @@ class MixedProposer:
             own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
             noise_variance = training_seed_variance(trials)
             found = suggest(
-                self.space.mixed, history, seed=own_seed, initial=0, noise_variance=noise_variance, ascent=self.ascent
+                self.space.mixed,
+                history,
+                seed=own_seed,
+                initial=0,
+                noise_variance=noise_variance,
+                ascent=self.ascent,
+                prior=self.transfer.prior_for(trials, self._encoding),
             )
             return self.space.design(found), Origin.PROBABILISTIC_REPARAMETERIZATION, ""
 
-        return next_proposal(self.space, self.initial_trials, trials, make)
+        return next_proposal(self.space, self.initial_trials, trials, make, self.transfer.first)
 
     @cached_property
-    def _relaxation(self) -> Relaxation:
-        return relaxation_of(self.space.mixed)
-
-    def _points(self, designs: Sequence[Design]) -> Tensor:
-        rows = [self.space.mixed.levels(self.space.setting(design)) for design in designs]
-        return torch.tensor(rows, dtype=torch.float64)
+    def _encoding(self) -> Encoding:
+        return of_settings(self.space)

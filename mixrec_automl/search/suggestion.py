@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.points import PointSet
+from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.search.relaxation import BIT, Factor, FactorCondition, Kind, Relaxation
@@ -66,10 +67,11 @@ def suggest(
     initial: int = 5,
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
+    prior: PriorScores | None = None,
 ) -> dict[str, Value]:
     """The setting to evaluate next: `suggest_batch` of one."""
     [setting] = suggest_batch(
-        space, history, 1, seed=seed, initial=initial, noise_variance=noise_variance, ascent=ascent
+        space, history, 1, seed=seed, initial=initial, noise_variance=noise_variance, ascent=ascent, prior=prior
     )
     return setting
 
@@ -83,6 +85,7 @@ def suggest_batch(
     initial: int = 5,
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
+    prior: PriorScores | None = None,
 ) -> list[dict[str, Value]]:
     """The settings to evaluate next, side by side; fewer than `count` where the space has no more.
 
@@ -99,6 +102,7 @@ def suggest_batch(
         noise_variance: of one value of a setting around its mean; where absent it is inferred with the surrogate's
             other parameters, and no setting is evaluated twice.
         ascent: options of PR.
+        prior: of rows of `Relaxation.features`, the mean of the Gaussian process up to scale (`prior_mean.py`).
 
     Raises:
         ValueError: `history` holds a setting that is not of `space`, or `count` is less than 1.
@@ -107,7 +111,7 @@ def suggest_batch(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     with manual_seed(seed), one_thread():
-        found = at_most(count, _points(space, history, seed, initial, noise_variance, ascent or Ascent()))
+        found = at_most(count, _points(space, history, seed, initial, noise_variance, ascent or Ascent(), prior))
     return [space.setting(point.tolist()) for point in found]
 
 
@@ -118,6 +122,7 @@ def _points(
     initial: int,
     noise_variance: float | None,
     ascent: Ascent,
+    prior: PriorScores | None,
 ) -> Iterator[Tensor]:
     """Points [D], each chosen beside those before it, without end."""
     relaxation = relaxation_of(space)
@@ -135,7 +140,7 @@ def _points(
         return torch.tensor([space.allows(space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
 
     values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
-    surrogate = fit(relaxation.features(known), values, noise_variance, relaxation.columns)
+    surrogate = fit(relaxation.features(known), values, noise_variance, relaxation.columns, prior)
     beliefs = Beliefs(relaxation, surrogate, observed, noise_variance, feasible if space.constraints else None)
     waiting = evaluated[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
     pending = torch.cat([waiting, taken[len(evaluated) :]])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixrec_automl.search import surrogate_choice
 from mixrec_automl.search.kernels import Columns, Covariance, DesignKernel, Prior, candidates
+from mixrec_automl.search.prior_mean import PriorMean, PriorScores, StandardizedRest
 from mixrec_automl.search.surrogate_choice import Outcomes, choose
 from search_spaces.architecture import BITS_PER_LAYER
 
@@ -22,6 +23,8 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
 
     With few trials the spread of the outcomes is itself uncertain, which standardising ignores: 90 % intervals cover
     about 80 % at 6 trials, 85 % at 12 and 88 to 91 % at 30 (`benchmarks/surrogate_choice.py`).
+
+    With a prior's scores the covariance is that of what they leave (`prior_mean.py`).
     """
 
     covar_module: DesignKernel
@@ -32,6 +35,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
         train_Y: Tensor,  # noqa: N803
         train_Yvar: Tensor | None = None,  # noqa: N803
         columns: Columns | None = None,
+        prior: PriorScores | None = None,
     ) -> None:
         """Standardises the outcomes; predictions come back on their own scale.
 
@@ -41,6 +45,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
             train_Yvar: variance between training seeds, [trials, 1], in squared units of the outcome; where absent, one
                 level for all is inferred.
             columns: what those of `train_X` are; bits where absent.
+            prior: of such rows; where absent, the mean is a constant.
         """
         columns = Columns(train_X.shape[-1]) if columns is None else columns
         first = Covariance(columns, next(iter(candidates(columns)), None))
@@ -50,9 +55,16 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
             train_Y=train_Y,
             train_Yvar=train_Yvar,
             covar_module=DesignKernel(first, modes),
-            outcome_transform=Standardize(m=1),
+            outcome_transform=Standardize(m=1) if prior is None else StandardizedRest(prior(train_X)),
         )
+        if prior is not None:
+            self.mean_module = PriorMean(prior, train_X)
         self.is_noise_known = train_Yvar is not None
+
+    @classmethod
+    def construct_inputs(cls, training_data: Any, prior: PriorScores | None = None) -> dict[str, Any]:
+        """What Ax gives to `__init__`; `prior` is of its `model_options`."""
+        return {**super().construct_inputs(training_data), "prior": prior}
 
     def custom_fit(self, mll: ExactMarginalLogLikelihood, **_: Any) -> ExactMarginalLogLikelihood:
         """What `fit_gpytorch_mll` does, Ax's call of it included: choose the covariance and fit it."""
@@ -62,9 +74,13 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
             own = self.likelihood.noise_covar
             least = float(own.raw_noise_constraint.lower_bound)
             noise = Prior(float(own.noise_prior.loc), float(own.noise_prior.scale), least)
-        found = choose(columns, Outcomes(self.train_inputs[0], self.train_targets, noise))
+        mean, designs = self.mean_module, self.train_inputs[0]
+        scores = mean.scores(designs) if isinstance(mean, PriorMean) else None
+        found = choose(columns, Outcomes(designs, self.train_targets, noise, scores))
         self.covar_module = DesignKernel(found.covariance, found.hyperparameters)
-        self.mean_module.initialize(constant=found.mean)
+        mean.initialize(constant=found.mean)
+        if isinstance(mean, PriorMean):
+            mean.slope = found.slope
         if not self.is_noise_known:
             self.likelihood.initialize(noise=found.noise[0])
         return mll.eval()
@@ -73,13 +89,23 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
 class ArchitectureSurrogate(DesignSurrogate):
     """One on architectures, whose layers are alike; Ax hands no further arguments on."""
 
-    def __init__(self, train_X: Tensor, train_Y: Tensor, train_Yvar: Tensor | None = None) -> None:  # noqa: N803
+    def __init__(
+        self,
+        train_X: Tensor,  # noqa: N803
+        train_Y: Tensor,  # noqa: N803
+        train_Yvar: Tensor | None = None,  # noqa: N803
+        prior: PriorScores | None = None,
+    ) -> None:
         """As `DesignSurrogate`, of bits."""
-        super().__init__(train_X, train_Y, train_Yvar, Columns(train_X.shape[-1], bits_per_layer=BITS_PER_LAYER))
+        super().__init__(train_X, train_Y, train_Yvar, Columns(train_X.shape[-1], bits_per_layer=BITS_PER_LAYER), prior)
 
 
 def fit(
-    designs: Tensor, outcomes: Tensor, noise_variance: float | None, columns: Columns | None = None
+    designs: Tensor,
+    outcomes: Tensor,
+    noise_variance: float | None,
+    columns: Columns | None = None,
+    prior: PriorScores | None = None,
 ) -> DesignSurrogate:
     """Maximum a posteriori fit of hyperparameters and mean, the covariance chosen.
 
@@ -88,6 +114,7 @@ def fit(
         outcomes: [trials].
         noise_variance: variance of one outcome between training seeds; None: it is inferred.
         columns: as `DesignSurrogate`.
+        prior: as `DesignSurrogate`.
     """
     rows, values = designs.to(torch.float64), outcomes.to(torch.float64)
     noise = None
@@ -95,7 +122,7 @@ def fit(
         rows, places, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
         values = torch.zeros(len(rows), dtype=torch.float64).index_add(0, places, values) / counts
         noise = noise_variance / counts[:, None].to(torch.float64)
-    surrogate = DesignSurrogate(rows, values[:, None], noise, columns)
+    surrogate = DesignSurrogate(rows, values[:, None], noise, columns, prior)
     fit_gpytorch_mll(ExactMarginalLogLikelihood(surrogate.likelihood, surrogate))
     return surrogate
 
@@ -120,9 +147,9 @@ def leave_one_out(surrogate: DesignSurrogate) -> tuple[Tensor, Tensor]:
         Mean and standard deviation (training noise included), each [outcomes], on the scale of the outcomes.
     """
     with torch.no_grad():
-        covariance = surrogate.covar_module(surrogate.train_inputs[0]).to_dense() + torch.diag(noise_of(surrogate))
-        targets = surrogate.train_targets
+        designs, targets = surrogate.train_inputs[0], surrogate.train_targets
+        covariance = surrogate.covar_module(designs).to_dense() + torch.diag(noise_of(surrogate))
         precision = torch.linalg.inv(covariance)
-        error, variance = surrogate_choice.leave_one_out(precision, targets - surrogate.mean_module.constant)
+        error, variance = surrogate_choice.leave_one_out(precision, targets - surrogate.mean_module(designs))
         scale = surrogate.outcome_transform.stdvs.squeeze()
         return surrogate.outcome_transform.means.squeeze() + scale * (targets - error), scale * variance.sqrt()

@@ -33,6 +33,8 @@ TOLERANCE = 1e-6
 
 HIGHEST_LEVERAGE = 0.95
 """An outcome whose own is higher decides on hyperparameters alone; the step without it is then no estimate."""
+LEAST_INFORMATION = 1e-12
+"""About the slope in a prior's scores; scores that are all equal have less."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Outcomes:
     """[m], standardised"""
     noise: Tensor | Prior
     """Variance of each, [m]; where it is not known, the prior of one for all"""
+    prior: Tensor | None = None
+    """Scores of the designs from elsewhere (`prior_mean.py`), [m]; where absent, the mean is a constant"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class Fitted:
     noise: Tensor
     """Variance of each outcome, [m]"""
     mean: Tensor
-    """Of the process, a scalar"""
+    """Of the process where the prior's score is zero, a scalar"""
+    slope: Tensor
+    """Of the mean in the prior's scores, a scalar, at least zero"""
     log_densities: Tensor
     """Of each outcome given the others, [m]"""
 
@@ -75,7 +81,9 @@ def leave_one_out(precision: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     return variance * (precision @ residual), variance
 
 
-def log_densities(covariance: Tensor, residual: Tensor, slopes: Tensor, spreads: Tensor) -> Tensor:
+def log_densities(
+    covariance: Tensor, residual: Tensor, slopes: Tensor, spreads: Tensor, prior: Tensor | None = None
+) -> Tensor:
     """Of each outcome given the others, had mean and hyperparameters been fitted to these others alone, [m].
 
     Without outcome i the log posterior of the hyperparameters lacks the log density d_i of that outcome given the
@@ -89,11 +97,16 @@ def log_densities(covariance: Tensor, residual: Tensor, slopes: Tensor, spreads:
         residual: as `leave_one_out`.
         slopes: derivative of `covariance` in the logarithm of each hyperparameter, [p, m, m].
         spreads: of the priors of these logarithms, [p].
+        prior: scores in which the mean has a slope, [m]; where absent, it is a constant.
     """
     precision = _inverse(torch.linalg.cholesky(covariance))
     error, variance = leave_one_out(precision, residual)
     sums = precision.sum(0)
-    error = error / (1 - variance * sums.square() / sums.sum())  # the mean that is best for the others
+    kept = 1 - variance * sums.square() / sums.sum()
+    if prior is not None:
+        apart, weighted = _apart(precision, prior)
+        kept = kept - variance * weighted.square() / (weighted @ apart)
+    error = error / kept  # the mean that is best for the others
     z = error / variance.sqrt()
     density = -0.5 * (z.square() + variance.log() + math.log(2 * math.pi))
 
@@ -134,6 +147,9 @@ def _is_better(one: Fitted, default: Fitted) -> bool:
 def fit_covariance(covariance: Covariance, outcomes: Outcomes, default: Fitted | None = None) -> Fitted:
     """Maximum a posteriori by L-BFGS in the logarithms of the hyperparameters, the mean profiled out.
 
+    The mean is the best one for these hyperparameters, at the bound of its slope too. So the objective's gradient is
+    the one with the mean held (envelope theorem).
+
     Args:
         covariance: whose hyperparameters are fitted.
         outcomes: to what.
@@ -166,7 +182,7 @@ def fit_covariance(covariance: Covariance, outcomes: Outcomes, default: Fitted |
         with torch.no_grad():
             root = torch.linalg.cholesky(matrix)
             precision = _inverse(root)
-            residual = outcomes.values - _mean(precision, outcomes.values)
+            residual = _residual(outcomes, *_mean(precision, outcomes))
             weights = precision @ residual
             value = 0.5 * (residual @ weights) + root.diagonal().log().sum() + prior
             slope = 0.5 * (precision - torch.outer(weights, weights))
@@ -177,9 +193,10 @@ def fit_covariance(covariance: Covariance, outcomes: Outcomes, default: Fitted |
     result = minimize(loss, start.log().numpy(), jac=True, method="L-BFGS-B", bounds=bounds, tol=TOLERANCE)
     logs = torch.from_numpy(result.x)
     matrix, slopes = matrix_of(logs.exp()), torch.func.jacfwd(lambda at: matrix_of(at.exp()))(logs)
-    mean = _mean(_inverse(torch.linalg.cholesky(matrix)), outcomes.values)
-    densities = log_densities(matrix, outcomes.values - mean, slopes.movedim(-1, 0), spreads)
-    return Fitted(covariance, *split(logs.exp()), mean, densities)
+    mean, slope = _mean(_inverse(torch.linalg.cholesky(matrix)), outcomes)
+    prior = outcomes.prior if slope > 0 else None
+    densities = log_densities(matrix, _residual(outcomes, mean, slope), slopes.movedim(-1, 0), spreads, prior)
+    return Fitted(covariance, *split(logs.exp()), mean, slope, densities)
 
 
 def _inverse(root: Tensor) -> Tensor:
@@ -188,7 +205,27 @@ def _inverse(root: Tensor) -> Tensor:
     return inverse
 
 
-def _mean(precision: Tensor, values: Tensor) -> Tensor:
-    """The constant mean of the highest likelihood."""
+def _mean(precision: Tensor, outcomes: Outcomes) -> tuple[Tensor, Tensor]:
+    """Constant and slope of the highest likelihood, the latter at least zero: generalised least squares."""
+    sums, values = precision.sum(0), outcomes.values
+    constant = (sums @ values) / sums.sum()
+    if outcomes.prior is None:
+        return constant, torch.zeros_like(constant)
+    apart, weighted = _apart(precision, outcomes.prior)
+    slope = ((weighted @ values) / (weighted @ apart).clamp_min(LEAST_INFORMATION)).clamp_min(0.0)
+    return constant - slope * (sums @ outcomes.prior) / sums.sum(), slope
+
+
+def _residual(outcomes: Outcomes, mean: Tensor, slope: Tensor) -> Tensor:
+    residual = outcomes.values - mean
+    return residual if outcomes.prior is None else residual - slope * outcomes.prior
+
+
+def _apart(precision: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """A prior's scores less the constant that is closest to them by `precision`, and `precision` times that, each [m].
+
+    So a slope in them leaves the constant as it is (Frisch and Waugh, Econometrica 1933).
+    """
     sums = precision.sum(0)
-    return (sums @ values) / sums.sum()
+    apart = prior - (sums @ prior) / sums.sum()
+    return apart, precision @ apart

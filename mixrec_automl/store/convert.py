@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
-from mixrec_automl.store.records import Observation, Origin, Promotion, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import (
+    Observation,
+    Origin,
+    Promotion,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    WarmStart,
+)
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
 
@@ -29,7 +40,18 @@ def to_search(row: SearchRow, now: float) -> Search:
         tracking_error=row.tracking_error,
         controller=row.lease_holder if is_held(row, now) else None,
         is_to_stop=row.stop_requested,
+        warm_start=None if row.warm_start is None else to_warm_start(row.warm_start),
     )
+
+
+def from_warm_start(taken: WarmStart) -> dict[str, Any]:
+    outcomes = [[str(own.architecture), dict(own.settings), mrr] for own, mrr in taken.outcomes]
+    return {"search": taken.search, "outcomes": outcomes}
+
+
+def to_warm_start(stored: dict[str, Any]) -> WarmStart:
+    outcomes = ((Design.of(Architecture.parse(bits), settings), mrr) for bits, settings, mrr in stored["outcomes"])
+    return WarmStart(stored["search"], tuple(outcomes))
 
 
 def to_trial(row: TrialRow) -> Trial:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of a table below."""
 
 
@@ -73,6 +73,7 @@ class SearchRow(Base):
     config: Mapped[dict[str, Any]]
     fingerprint: Mapped[str] = mapped_column(String(200))
     floors: Mapped[dict[str, Any]]
+    warm_start: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     error: Mapped[str | None] = mapped_column(Text)

@@ -41,6 +41,8 @@ class Origin(StrEnum):
     """Who proposed a design."""
 
     FIXED = "fixed design"
+    WARM_START = "warm start"
+    """One of the best designs of another search (`search.warm_start`)"""
     SOBOL = "Sobol"
     PROBABILISTIC_REPARAMETERIZATION = "probabilistic reparameterization"
     REPLICATION = "replication"
@@ -55,6 +57,7 @@ class Origin(StrEnum):
         """For tables."""
         return {
             Origin.FIXED: "fixed",
+            Origin.WARM_START: "warm",
             Origin.PROBABILISTIC_REPARAMETERIZATION: "PR",
             Origin.REPLICATION: "again",
             Origin.CONFIRMATION: "confirm",
@@ -188,6 +191,24 @@ def epochs_saved(trials: Iterable[Trial], last: Mapping[int, int], planned: int)
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """What was known of another search when this one began: later trials of that one, or its end, change nothing."""
+
+    search: str
+    """Name of the other one"""
+    outcomes: tuple[tuple[Design, float], ...]
+    """Design and MRR of each of its completed trials, by number"""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The same as trials, each with a training seed of its own."""
+        return [
+            Trial(number, design, number, Origin.WARM_START, TrialState.COMPLETED, 1, 0.0, mrr=mrr)
+            for number, (design, mrr) in enumerate(self.outcomes)
+        ]
+
+
+@dataclass(frozen=True)
 class Search:
     """A budget of trials over one space and one data set."""
 
@@ -213,6 +234,7 @@ class Search:
     """The process that holds the search's lease; None where none does, so that a RUNNING search stands still."""
     is_to_stop: bool = False
     """Whether its controller has been asked to stop."""
+    warm_start: WarmStart | None = None
 
     @property
     def planned_epochs(self) -> int:

@@ -14,11 +14,11 @@ from sqlalchemy.exc import IntegrityError
 
 from mixrec_automl import paths
 from mixrec_automl.store.clock import moment_now, seconds_now
-from mixrec_automl.store.convert import is_held, to_observation, to_promotion, to_search, to_trial
+from mixrec_automl.store.convert import from_warm_start, is_held, to_observation, to_promotion, to_search, to_trial
 from mixrec_automl.store.engine import open_engine
 from mixrec_automl.store.errors import LeaseHeldError, WrongStateError
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
-from mixrec_automl.store.records import Lease, Observation, Promotion, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Lease, Observation, Promotion, Search, SearchState, Trial, TrialState, WarmStart
 from mixrec_automl.store.rows import check_state, finite, search_row, storable, trial_row
 from mixrec_automl.store.transactions import Transactions
 from mixrec_automl.store.writer import SearchWriter
@@ -47,7 +47,12 @@ class Repository:
     # Searches
 
     def create_search(
-        self, name: str, config: Mapping[str, Any], fingerprint: str, floors: Mapping[str, float] | None = None
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        fingerprint: str,
+        floors: Mapping[str, float] | None = None,
+        warm_start: WarmStart | None = None,
     ) -> Search:
         """A new RUNNING search. Raises UserError where the name is taken or cannot be a name."""
         paths.valid_name(name, "search")
@@ -60,6 +65,7 @@ class Repository:
                     config=dict(config),
                     fingerprint=fingerprint,
                     floors={floor: finite(floor, value) for floor, value in (floors or {}).items()},
+                    warm_start=warm_start and from_warm_start(warm_start),
                     created_at=now,
                     updated_at=now,
                     revision=0,

@@ -17,10 +17,11 @@ from mixrec_automl.launch import launch
 from mixrec_automl.preparation import Basis, prepare, prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig, for_a_study
-from mixrec_automl.store.records import Search, SearchState, best_trial
+from mixrec_automl.store.records import Search, SearchState, WarmStart, best_trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.studies.grid import GridProposer
 from mixrec_automl.studies.study import Study, base_of, plan_study
+from mixrec_automl.warm_start import warm_start_of
 from search_spaces.architecture import Architecture
 from trainers.errors import UserError
 
@@ -99,9 +100,18 @@ def _run_search(config: SearchConfig, name: str, repository: Repository, console
     from mixrec_automl.search.method import search_method  # seconds, which a study without a search need not spend
 
     prepared = prepare(config, console)
-    proposer = search_method(prepared.space, config.search)
+    warm_start = warm_start_of(name, config.search, repository)
+    proposer = search_method(prepared.space, config.search, warm_start)
     return run_recorded(
-        name, config, config.as_dict(), prepared.basis, prepared.training, proposer, repository, console
+        name,
+        config,
+        config.as_dict(),
+        prepared.basis,
+        prepared.training,
+        proposer,
+        repository,
+        console,
+        warm_start=warm_start,
     )
 
 
@@ -115,12 +125,14 @@ def run_recorded(
     repository: Repository,
     console: Console,
     epochs_by_variant: Mapping[str, int] = MappingProxyType({}),
+    warm_start: WarmStart | None = None,
 ) -> Search:
     """Record and run, or go on with what was recorded; nothing where it is complete.
 
     Args:
         stored: what the database keeps as the search's configuration.
         epochs_by_variant: as `launch`.
+        warm_start: what a new search keeps of another one.
 
     Raises:
         UserError: `name` was recorded with other settings or on other data; also as `launch` raises.
@@ -129,7 +141,7 @@ def run_recorded(
     if name not in {known.name for known in repository.searches()}:
 
         def record() -> None:
-            repository.create_search(name, stored, basis.fingerprint, basis.floors)
+            repository.create_search(name, stored, basis.fingerprint, basis.floors, warm_start)
 
         return launch(
             name,

@@ -7,6 +7,7 @@ from botorch.sampling import SobolQMCNormalSampler
 from mpmath import mp
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement, log_standard_improvement
+from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.surrogate import DesignSurrogate, fit
 
 BITS = 12
@@ -22,12 +23,22 @@ def observed() -> torch.Tensor:
     return random_designs(20, seed=0)
 
 
+def prior(bits: torch.Tensor) -> torch.Tensor:
+    """Scores that have a part of the outcomes right."""
+    return bits @ torch.linspace(1, -1, BITS, dtype=torch.float64) + 3
+
+
+PRIORS = pytest.mark.parametrize("surrogate", [None, prior], ids=["constant mean", "prior"], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def surrogate(observed: torch.Tensor) -> DesignSurrogate:
+def surrogate(observed: torch.Tensor, request: pytest.FixtureRequest) -> DesignSurrogate:
+    own: PriorScores | None = getattr(request, "param", None)
     generator = torch.Generator().manual_seed(1)
     effects = 0.001 * torch.randn(BITS, generator=generator, dtype=torch.float64)
     noise = 0.0008 * torch.randn(20, generator=generator, dtype=torch.float64)
-    return fit(observed, 0.05 + observed @ effects + noise, noise_variance=0.0008**2)
+    expected = 0.05 + observed @ effects + (0.0 if own is None else 0.001 * own(observed))
+    return fit(observed, expected + noise, noise_variance=0.0008**2, prior=own)
 
 
 @pytest.mark.parametrize("u", [-1e8, -2e4, -9999.0, -50.0, -3.0, -1.001, -0.999, 0.0, 0.7, 8.0])
@@ -42,6 +53,7 @@ def test_log_standard_improvement_equals_fifty_digits(u: float) -> None:
     assert got == pytest.approx(float(exact), rel=1e-7, abs=1e-9)
 
 
+@PRIORS
 @pytest.mark.parametrize("pending", [None, random_designs(3, seed=5)], ids=["none pending", "three pending"])
 def test_equals_botorch_with_many_joint_samples(
     surrogate: DesignSurrogate, observed: torch.Tensor, pending: torch.Tensor | None
@@ -67,10 +79,11 @@ def test_equals_botorch_with_many_joint_samples(
     assert values[expected < expected.max() - 2].max() < values.max() - 1
 
 
-def test_without_training_noise_it_is_the_textbook_formula() -> None:
+@pytest.mark.parametrize("own", [None, prior], ids=["constant mean", "prior"])
+def test_without_training_noise_it_is_the_textbook_formula(own: PriorScores | None) -> None:
     designs = random_designs(15, seed=7)
     outcomes = torch.randn(15, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    surrogate = fit(designs, outcomes, noise_variance=1e-9)
+    surrogate = fit(designs, outcomes, noise_variance=1e-9, prior=own)
     others = random_designs(50, seed=9)
     with torch.no_grad():
         posterior = surrogate.posterior(others)

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from botorch.fit import fit_gpytorch_mll
@@ -15,12 +16,13 @@ from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import MaternKernel, RBFKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
+from scipy.optimize import minimize
 
 from mixrec_automl.search.ax_proposer import AxProposer
 from mixrec_automl.search.kernels import Columns, Covariance, Prior, candidates
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.surrogate import ArchitectureSurrogate, fit
-from mixrec_automl.search.surrogate_choice import FEWEST, Fitted, Outcomes, choose, fit_covariance
+from mixrec_automl.search.surrogate_choice import FEWEST, Fitted, Outcomes, choose, fit_covariance, log_densities
 from mixrec_automl.store.records import TrialState
 from search_spaces.architecture import as_bit_rows
 from search_spaces.damoe import DamoeSpace
@@ -84,14 +86,81 @@ def test_the_fit_is_that_of_botorch(
     assert objective() == pytest.approx(best, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["RBF", "RBF, ARD", "pairs"])
-def test_leave_one_out_comes_close_to_fits_without_each_outcome(name: str) -> None:
-    outcomes = data(24, EFFECTS, noise=0.1)
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["slope", "slope at its bound"])
+@pytest.mark.parametrize("name", ["RBF", "RBF, ARD"])
+def test_with_a_prior_the_fit_is_that_of_all_parameters_at_once(name: str, sign: float) -> None:
+    """Mean and slope not profiled out, their derivatives by autograd."""
+    outcomes = with_prior(data(30, EFFECTS), sign)
+    covariance = BY_NAME[name]
+    assert isinstance(outcomes.noise, torch.Tensor)
+    assert outcomes.prior is not None
+    noise, scores = outcomes.noise, outcomes.prior
+    means = torch.tensor([prior.mean for prior in covariance.priors]).double()
+    spreads = torch.tensor([prior.spread for prior in covariance.priors]).double()
+
+    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+        at = torch.from_numpy(point.copy()).requires_grad_()
+        matrix = covariance(at[2:].exp(), outcomes.designs, outcomes.designs) + torch.diag(noise)
+        process = torch.distributions.MultivariateNormal(at[0] + at[1] * scores, matrix)
+        prior = torch.distributions.LogNormal(means, spreads).log_prob(at[2:].exp()).sum()
+        value = -process.log_prob(outcomes.values) - prior
+        [gradient] = torch.autograd.grad(value, at)
+        return float(value.detach()), gradient.numpy()
+
+    start = np.array([0.0, 0.0, *(math.log(prior.mode) for prior in covariance.priors)])
+    bounds = [(None, None), (0.0, None), *((math.log(prior.least), None) for prior in covariance.priors)]
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-10)
+    found = fit_covariance(covariance, outcomes)
+    assert (float(found.slope) > 0.3) is (sign > 0)
+    assert (float(found.slope) == 0.0) is (sign < 0)
+    own = np.array([float(found.mean), float(found.slope), *found.hyperparameters.log().tolist()])
+    assert loss(own)[0] == pytest.approx(best.fun, abs=1e-3)
+    np.testing.assert_allclose(own[:2], best.x[:2], atol=0.01)
+
+
+def with_prior(outcomes: Outcomes, sign: float = 1.0) -> Outcomes:
+    """Scores of an own part of the outcomes."""
+    scores = outcomes.designs @ torch.linspace(1, -1, 12).double()
+    scores = (scores - scores.mean()) / scores.std()
+    return replace(outcomes, values=outcomes.values + scores, prior=sign * scores)
+
+
+@pytest.mark.parametrize("has_prior", [False, True], ids=["constant mean", "prior"])
+def test_with_hyperparameters_known_leave_one_out_refits_the_mean_exactly(has_prior: bool) -> None:
+    outcomes = with_prior(data(24, EFFECTS)) if has_prior else data(24, EFFECTS)
+    assert isinstance(outcomes.noise, torch.Tensor)
+    fitted = fit_covariance(BY_NAME["RBF"], outcomes)
+    matrix = fitted.covariance(fitted.hyperparameters, outcomes.designs, outcomes.designs) + torch.diag(outcomes.noise)
+    ones = torch.ones_like(outcomes.values)
+    regressors = torch.stack([ones] if outcomes.prior is None else [ones, outcomes.prior], dim=1)
+    expected = []
+    for out in range(len(ones)):
+        rest = torch.arange(len(ones)) != out
+        inverse, own = torch.linalg.inv(matrix[rest][:, rest]), regressors[rest]
+        best = torch.linalg.solve(own.T @ inverse @ own, own.T @ inverse @ outcomes.values[rest])
+        cross = matrix[out, rest] @ inverse
+        mean = regressors[out] @ best + cross @ (outcomes.values[rest] - own @ best)
+        deviation = (matrix[out, out] - cross @ matrix[rest, out]).sqrt()
+        expected.append(torch.distributions.Normal(mean, deviation).log_prob(outcomes.values[out]))
+    mean = fitted.mean if outcomes.prior is None else fitted.mean + fitted.slope * outcomes.prior
+    spreads = torch.tensor([1e-9]).double()  # of their priors
+    found = log_densities(matrix, outcomes.values - mean, matrix[None], spreads, outcomes.prior)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_prior"),
+    [("RBF", False), ("RBF, ARD", False), ("pairs", False), ("RBF", True), ("pairs", True)],
+)
+def test_leave_one_out_comes_close_to_fits_without_each_outcome(name: str, has_prior: bool) -> None:
+    """Half of the error or more is corrected; of 14 parameters to 24 outcomes (RBF, ARD, with a prior) 39 to 82 %."""
+    outcomes = with_prior(data(24, EFFECTS, noise=0.1)) if has_prior else data(24, EFFECTS, noise=0.1)
     whole = fit_covariance(BY_NAME[name], outcomes)
     refitted, kept = [], []
     for out in range(len(outcomes.values)):
         rest = torch.arange(len(outcomes.values)) != out
-        others = Outcomes(outcomes.designs[rest], outcomes.values[rest], outcomes.noise[rest])
+        scores = None if outcomes.prior is None else outcomes.prior[rest]
+        others = Outcomes(outcomes.designs[rest], outcomes.values[rest], outcomes.noise[rest], scores)
         refitted.append(literal_log_density(fit_covariance(BY_NAME[name], others), others, outcomes, out))
         kept.append(literal_log_density(whole, others, outcomes, out))
     truth, flattered, found = sum(refitted), sum(kept), float(whole.log_densities.sum())
@@ -106,7 +175,10 @@ def literal_log_density(fitted: Fitted, others: Outcomes, outcomes: Outcomes, ou
     matrix = fitted.covariance(values, others.designs, others.designs) + torch.diag(others.noise)
     cross = fitted.covariance(values, outcomes.designs[[out]], others.designs)[0]
     weights = cross @ torch.linalg.inv(matrix)
-    mean, variance = fitted.mean + weights @ (others.values - fitted.mean), 1 - weights @ cross + noise
+    at_out, at_others = fitted.mean, fitted.mean
+    if outcomes.prior is not None and others.prior is not None:
+        at_out, at_others = (fitted.mean + fitted.slope * own for own in (outcomes.prior[out], others.prior))
+    mean, variance = at_out + weights @ (others.values - at_others), 1 - weights @ cross + noise
     return float(-0.5 * ((outcomes.values[out] - mean) ** 2 / variance + (2 * math.pi * variance).log()))
 
 

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mixrec_automl.store.errors import WrongStateError
-from mixrec_automl.store.records import SearchState
+from mixrec_automl.store.records import SearchState, WarmStart
 from mixrec_automl.store.repository import Repository
+from search_spaces.architecture import Architecture
+from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
@@ -33,6 +35,17 @@ def test_a_search_reads_back_as_it_was_created(repository: Repository) -> None:
     assert created.floors == {"popularity": 0.02}
     assert created.created_at.utcoffset() == timedelta(0)
     assert before <= created.created_at == created.updated_at <= datetime.now(UTC) + MARGIN
+
+
+def test_what_a_search_starts_from_is_kept_with_it(repository: Repository) -> None:
+    bits = Architecture.parse("010-111")
+    designs = Design(Architecture.parse("000-000")), Design.of(bits, {"a": 0.1, "b": "x", "c": None, "d": 3})
+    taken = WarmStart("source", ((designs[0], 0.1 + 0.2), (designs[1], 0.05), (designs[0], 1 / 3)))
+    created = repository.create_search("one", {}, "abc", warm_start=taken)
+    assert created.warm_start == taken
+    assert repository.search("one").warm_start == taken, "to the last digit, replicates in their order"
+    repository.create_search("two", {}, "abc")
+    assert repository.search("two").warm_start is None
 
 
 def test_a_floor_that_is_no_number_is_refused(repository: Repository) -> None:
