@@ -47,6 +47,9 @@ class SequentialConfig(BaselineConfig):
 class Gru4RecConfig(SequentialConfig):
     """GRU4Rec."""
 
+    patience: PositiveInt = 20
+    """Epochs without a better validation MRR after which the training ends: its validation MRR stands still for up to
+    13 epochs on the way to its plateau (`docs/parity.md`)."""
     hidden: PositiveInt = 128
     """Width of the recurrent state."""
     layers: PositiveInt = 1
