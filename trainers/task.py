@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, Placement
+from search_spaces.damoe import DamoeSpace
 from trainers.cached import cached_array
 from trainers.collaborative_pretraining import pretrain
 from trainers.config import FinetuneConfig, ModelConfig
@@ -166,14 +167,7 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
     """A fresh model; its random weights come from `seed` alone and torch's global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = MixRec(
-            task.backbone,
-            config.model,
-            architecture,
-            num_users=task.data.num_users,
-            num_items=task.data.num_items,
-            training=config.training,
-        ).to(task.backbone.device, task.backbone.dtype)
+        model = _unprepared_model(config, architecture, task).to(task.backbone.device, task.backbone.dtype)
     if model.collaborative is not None and config.model.collaborative_training == "frozen":
         pretrain(model.collaborative, task.data, config.training, seed)
     starts_from_text = config.model.item_projection_init == "align" or config.model.item_projection_form != "free"
@@ -185,6 +179,29 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
         task.item_counts if config.model.item_bias_init == "popularity" else None,
     )
     return model
+
+
+def trainable_parameters(config: FinetuneConfig, task: TrainingTask) -> int:
+    """How many numbers a training changes, W_item and M_cf included; the same for every architecture, as a bit says what
+    an adapter reads and not how large it is.
+
+    The model itself is built and counted, on torch's meta device: nothing is allocated and no random number is drawn.
+    """
+    layers = len(DamoeSpace(len(task.backbone.layers), config.model.replacement_frequency).damoe_layers)
+    with torch.device("meta"):
+        model = _unprepared_model(config, Architecture.uniform(Placement.SERIAL, layers), task)
+    return sum(own.numel() for own in model.parameters() if own.requires_grad)
+
+
+def _unprepared_model(config: FinetuneConfig, architecture: Architecture, task: TrainingTask) -> MixRec:
+    return MixRec(
+        task.backbone,
+        config.model,
+        architecture,
+        num_users=task.data.num_users,
+        num_items=task.data.num_items,
+        training=config.training,
+    )
 
 
 def sample_rows(config: FinetuneConfig, task: TrainingTask, seed: int) -> Rows:
