@@ -149,7 +149,7 @@ def _build(raw: Any, origin: _Origin) -> SearchConfig:
 
 def _check_settings(config: SearchConfig, origin: _Origin) -> None:
     """Every declared value, and both ends of every range, make a valid configuration of the others as they are."""
-    base = replace(config, search=replace(config.search, settings={}))
+    base = replace(config, search=replace(config.search, settings={}, second_objective=None))
     for key, declared in config.search.settings.items():
         where = f"{origin.of(f'{SETTINGS}.{key}')}: {SETTINGS}"
         reason = why_not(key)

@@ -13,8 +13,12 @@ from rich.console import Console
 from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
+from mixrec_automl.config import with_settings
 from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.known_cost import KnownCost
+from mixrec_automl.search.parameter_cost import parameter_cost
 from mixrec_automl.search_config import SearchConfig
+from search_spaces.mixed import Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.floors import cheap_floors
 from trainers.data.prepare import open_or_prepare
@@ -22,6 +26,7 @@ from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import read_manifest
 from trainers.data.users import open_users
 from trainers.metrics import summarise
+from trainers.task import TrainingTask, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Prepared:
     training: FinetuneTraining
     space: DesignSpace
     basis: Basis
+    cost: KnownCost | None
+    """Of the second objective, where there is one"""
 
 
 def prepare(config: SearchConfig, console: Console) -> Prepared:
@@ -62,7 +69,9 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
     _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
     _say(console, f"space     {space}; {config.search.trials} trials")
-    return Prepared(config, training, space, _basis(task.fingerprint, config, task.data))
+    with console.status("sizes of the designs"):
+        cost = _cost(config, space, task)
+    return Prepared(config, training, space, _basis(task.fingerprint, config, task.data), cost)
 
 
 def prepare_without_backbone(config: SearchConfig, console: Console) -> Basis:
@@ -85,6 +94,17 @@ def prepare_model(config: SearchConfig, baseline: BaselineName, console: Console
     training = BaselineTraining(config, baseline, paths.data_folder(config.data.name), paths.backbones_folder())
     with console.status(f"texts and first weights of {baseline}"):
         training.build(training.data())
+
+
+def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask) -> KnownCost | None:
+    if config.search.second_objective is None:
+        return None
+
+    def count(settings: Mapping[str, Value]) -> int:
+        own = with_settings(config, settings, "a design")
+        return trainable_parameters(own.finetune, task)
+
+    return parameter_cost(space, count)
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

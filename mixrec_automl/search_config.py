@@ -88,11 +88,31 @@ class BudgetConfig:
     values, of which increasing numbers have an order, or `{low: , high: }` of a number, with `scale: log` where equal
     ratios are equally far apart. The first design has the configuration's own values, or those nearest to them: the
     closest number, and of a list without an order the first value."""
+    second_objective: Literal["trainable_parameters"] | None = None
+    """What designs are to have little of, beside a high MRR: the search then looks for the best MRR at every number of
+    trainable parameters, and `show` has the Pareto front. It needs `settings` that change that number, such as
+    `model.bottleneck`; the placement of adapters does not."""
     pruning: PruningConfig = PruningConfig()
     warm_start: str | None = None
     """Name of another search on the same space, on other data for instance, that this one learns from: its best designs
     take the place of half of the quasi-random ones, and its predictions are the surrogate's mean as long as they rank
     this search's own designs better than chance. Its trials are read as this search begins, and kept with it."""
+
+    @model_validator(mode="after")
+    def _second_objective_fits_the_rest(self) -> BudgetConfig:
+        if self.second_objective is None:
+            return self
+        if not any(key.startswith("model.") for key in self.settings):
+            raise ValueError(
+                "second_objective is the same for all designs: declare settings that change it, such as "
+                "settings: {model.bottleneck: [16, 32, 64]}"
+            )
+        if self.pruning.rule != "none":
+            raise ValueError(
+                "pruning judges by MRR alone and would end the small models of search.second_objective: set "
+                "pruning.rule to none, or leave the second objective out"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -163,4 +183,4 @@ class SearchConfig:
 
 def for_a_study(config: SearchConfig) -> SearchConfig:
     """`config` with every trial trained to its end, and no settings that are searched for."""
-    return replace(config, search=replace(config.search, pruning=PruningConfig(), settings={}))
+    return replace(config, search=replace(config.search, pruning=PruningConfig(), settings={}, second_objective=None))

@@ -182,8 +182,9 @@ def build_model(config: FinetuneConfig, architecture: Architecture, task: Traini
 
 
 def trainable_parameters(config: FinetuneConfig, task: TrainingTask) -> int:
-    """How many numbers a training changes, W_item and M_cf included; the same for every architecture, as a bit says what
-    an adapter reads and not how large it is.
+    """How many numbers a training changes, W_item and M_cf included.
+
+    It is the same for every architecture, as a bit says what an adapter reads and not how large it is.
 
     The model itself is built and counted, on torch's meta device: nothing is allocated and no random number is drawn.
     """

@@ -7,6 +7,7 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
+from mixrec_automl.pareto import Efficient, pareto_front
 from mixrec_automl.store.records import (
     Observation,
     Promotion,
@@ -51,6 +52,7 @@ def whole_search(
     return {
         **search_summary(search, trials),
         "advantage": _advantage(trials),
+        "pareto_front": [_efficient(one) for one in pareto_front(trials)],
         "epochs_saved": epochs_saved(trials, epochs, search.planned_epochs),
         "fingerprint": search.fingerprint,
         "floors": dict(search.floors),
@@ -76,6 +78,18 @@ def _advantage(trials: Sequence[Trial]) -> dict[str, Any] | None:
         "level": LEVEL,
         "seeds": found.seeds,
         "compared": found.compared,
+    }
+
+
+def _efficient(one: Efficient) -> dict[str, Any]:
+    return {
+        "architecture": str(one.design.architecture),
+        "settings": dict(one.design.settings),
+        "trainable_parameters": one.trainable_parameters,
+        "mrr": one.mrr,
+        "trials": list(one.trials),
+        "best_trial": one.best_trial,
+        "confirmed": one.is_confirmed,
     }
 
 

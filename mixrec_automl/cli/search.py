@@ -57,7 +57,7 @@ def search(
         from mixrec_automl.search.method import search_method
 
         prepared = prepare(loaded, console)
-        proposer = search_method(prepared.space, loaded.search, warm_start)
+        proposer = search_method(prepared.space, loaded.search, warm_start, prepared.cost)
 
         def record() -> None:
             basis = prepared.basis
@@ -105,7 +105,7 @@ def resume(
                 f"now {prepared.basis.fingerprint}), so its scores could not be compared: bring those back or start a "
                 "new search"
             )
-        proposer = search_method(prepared.space, config.search, stored.warm_start)
+        proposer = search_method(prepared.space, config.search, stored.warm_start, prepared.cost)
         return launch(name, config, prepared.training, proposer, repository, console)
 
     run_and_close(name, run, repository, console)

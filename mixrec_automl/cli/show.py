@@ -15,6 +15,7 @@ from mixrec_automl import paths
 from mixrec_automl.cli.as_json import one_observation, one_trial, whole_search
 from mixrec_automl.cli.tables import (
     curve_table,
+    front_table,
     make_console,
     promotions_table,
     score,
@@ -23,6 +24,7 @@ from mixrec_automl.cli.tables import (
     when,
     winner_table,
 )
+from mixrec_automl.pareto import pareto_front
 from mixrec_automl.store.records import (
     Origin,
     Search,
@@ -103,6 +105,8 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
             confirmed = _advantage(trials, best)
             if confirmed:
                 console.print(confirmed, highlight=False, soft_wrap=True)
+            if search.config.get("search", {}).get("second_objective"):
+                console.print(front_table(pareto_front(trials), best))
 
 
 def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) -> None:

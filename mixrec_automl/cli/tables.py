@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixrec_automl.pareto import Efficient
 from mixrec_automl.store.records import Observation, Promotion, SearchState, Trial, TrialState
 from search_spaces.architecture import SITES, Placement
 from search_spaces.design import Design, shown
@@ -45,6 +46,29 @@ def winner_table(design: Design, title: str | None = None) -> Table:
         table.add_row(
             str(number),
             *(Text(one.name.lower(), style="bold magenta" if one is Placement.PARALLEL else "") for one in cells),
+        )
+    return table
+
+
+def front_table(front: Sequence[Efficient], best: Trial) -> Table:
+    """A row for each design of a Pareto front; the winner, `best`, is set in bold."""
+    table = Table(
+        title="Pareto front: the best MRR at every size",
+        caption="MRR: mean over the trainings; of one training alone it may be luck. Any trial can be promoted.",
+    )
+    table.add_column("trainable parameters", justify="right", no_wrap=True)
+    table.add_column("MRR", justify="right", no_wrap=True)
+    table.add_column("trainings", justify="right")
+    table.add_column("best trial", justify="right")
+    table.add_column("design", overflow="fold")
+    for one in front:
+        table.add_row(
+            f"{one.trainable_parameters:,}",
+            score(one.mrr),
+            f"{len(one.trials)}{', confirmed' if one.is_confirmed else ''}",
+            str(one.best_trial),
+            str(one.design),
+            style="bold" if one.design == best.design else "",
         )
     return table
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.cluster.training import TRAINABLE_PARAMETERS, OnEpoch, TrialScore, TrialTask
 from mixrec_automl.config import with_settings
 from mixrec_automl.search_config import SearchConfig
 from trainers.device import keep_freed_memory
@@ -14,7 +14,7 @@ from trainers.evaluate import evaluate
 from trainers.finetune import finetune, load_best
 from trainers.progress import Progress, silent
 from trainers.ranks import TEST_SETTINGS, UserRanks
-from trainers.task import TrainingTask, load_task
+from trainers.task import TrainingTask, load_task, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,20 @@ class FinetuneTraining:
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         keep_freed_memory()
         own = with_settings(self.config, dict(trial.design.settings), f"the design of trial {trial.number}")
+        task = self.load()
         result = finetune(
             own.finetune,
             trial.architecture,
-            self.load(),
+            task,
             seed=trial.seed,
             folder=trial.folder,
             on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
             recorded=trial.recorded_epochs,
         )
-        return TrialScore(result.mrr, result.standard_error) if result.has_ended else None
+        if not result.has_ended:
+            return None
+        size = {TRAINABLE_PARAMETERS: float(trainable_parameters(own.finetune, task))}
+        return TrialScore(result.mrr, result.standard_error, size)
 
     def test(self, trial: TrialTask) -> tuple[UserRanks, ...]:
         """Test ranks of every user under `TEST_SETTINGS`, by the weights of the best epoch in the trial's folder."""

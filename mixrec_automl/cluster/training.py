@@ -11,6 +11,8 @@ from typing import Protocol
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
 
+TRAINABLE_PARAMETERS = "trainable_parameters"
+"""Among `TrialScore.metrics`: how many numbers the training changed"""
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Takes the finished epoch, from 1, and its metrics; answers whether to go on."""
 

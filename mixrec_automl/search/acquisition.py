@@ -55,6 +55,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
     _whitened_baseline: Tensor  # [m, b]
     _fantasy_root: Tensor  # Cholesky factor of the posterior covariance at the baseline, [b, b]
     _draws: Tensor  # standard normal, [fantasies, b]
+    _fantasies: Tensor  # values of the baseline, [fantasies, b]
     _best: Tensor  # of each fantasy, [fantasies, 1]
 
     def __init__(self, model: DesignSurrogate, X_baseline: Tensor, X_pending: Tensor | None = None) -> None:  # noqa: N803
@@ -81,8 +82,8 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             spread = spread - self._whitened_baseline.T @ self._whitened_baseline
             self._fantasy_root = torch.linalg.cholesky(spread + JITTER * torch.eye(len(spread)).to(spread))
             self._draws = draw_sobol_normal_samples(len(spread), FANTASIES, dtype=spread.dtype, seed=0)
-            fantasies = self._posterior_mean(self._baseline, cross) + self._draws @ self._fantasy_root.T
-            self._best = fantasies.amax(dim=1, keepdim=True)
+            self._fantasies = self._posterior_mean(self._baseline, cross) + self._draws @ self._fantasy_root.T
+            self._best = self._fantasies.amax(dim=1, keepdim=True)
             both = torch.cat([self._observed, self._baseline])
             self._rows, places = torch.unique(both, dim=0, return_inverse=True)
             self._observed_at, self._baseline_at = places[: len(self._observed)], places[len(self._observed) :]
@@ -105,6 +106,12 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             return self._values(X.reshape(-1, X.shape[-1]))
 
     def _values(self, designs: Tensor) -> Tensor:
+        mean, deviation = self._given_fantasies(designs)
+        improvement = log_standard_improvement((mean - self._best) / deviation) + deviation.log()
+        return torch.logsumexp(improvement, dim=0) - math.log(FANTASIES) + self._log_scale
+
+    def _given_fantasies(self, designs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [fantasies, designs] and standard deviation [designs] of f(z), given the values of the baseline."""
         with_rows = self._kernel(self._rows, designs)  # once, as most rows are both observed and of the baseline
         observed = with_rows[self._observed_at]
         whitened = self._whiten(observed)
@@ -112,9 +119,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
         shift = torch.linalg.solve_triangular(self._fantasy_root, cross, upper=False)
         mean = self._posterior_mean(designs, observed) + self._draws @ shift  # [fantasies, designs]
         variance = 1 - whitened.square().sum(0) - shift.square().sum(0)  # the kernel's k(z, z) is 1
-        deviation = variance.clamp_min(LEAST_VARIANCE).sqrt()
-        improvement = log_standard_improvement((mean - self._best) / deviation) + deviation.log()
-        return torch.logsumexp(improvement, dim=0) - math.log(FANTASIES) + self._log_scale
+        return mean, variance.clamp_min(LEAST_VARIANCE).sqrt()
 
 
 @acqf_input_constructor(LogNoisyExpectedImprovement)  # type: ignore[untyped-decorator]

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
+from mixrec_automl.search.budgets import Cost
+from mixrec_automl.search.hypervolume import LogNoisyHypervolumeImprovement
 from mixrec_automl.search.probabilistic_reparameterization import Acquisition, Ascent, Feasible, propose_point
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.search.relaxation import Relaxation
@@ -40,6 +42,8 @@ class Beliefs:
     """Of one value of a point around its mean; where absent, no point comes twice."""
     feasible: Feasible | None = None
     """The constraints of the space, where it has any."""
+    cost: Cost | None = None
+    """Of features, where there is a second objective."""
 
     def points(self, taken: Tensor, pending: Tensor, ascent: Ascent, seed: int) -> Iterator[tuple[Tensor, float]]:
         """Points [D] to evaluate, without end, each with the acquisition value of the best new point found for it.
@@ -69,7 +73,12 @@ class Beliefs:
 
     def _acquisition(self, pending: Tensor) -> Acquisition:
         features = self.relaxation.features
-        of_features = LogNoisyExpectedImprovement(self.surrogate, features(self.observed), features(pending))
+        seen, waiting = features(self.observed), features(pending)
+        of_features = (
+            LogNoisyExpectedImprovement(self.surrogate, seen, waiting)
+            if self.cost is None
+            else LogNoisyHypervolumeImprovement(self.surrogate, seen, waiting, self.cost)
+        )
         return lambda asked: of_features(features(asked))
 
     def _to_evaluate(self, new: Tensor, pending: Tensor, noise_variance: float) -> Tensor:
@@ -77,7 +86,7 @@ class Beliefs:
         features = self.relaxation.features
         candidates = torch.cat([new[None], self.observed])
         asked = features(candidates)
-        chosen = design_to_train(self.surrogate, asked[0], asked[1:], features(pending), noise_variance)
+        chosen = design_to_train(self.surrogate, asked[0], asked[1:], features(pending), noise_variance, self.cost)
         return candidates[(asked == chosen).all(dim=1)][0]
 
 

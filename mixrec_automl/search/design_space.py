@@ -44,7 +44,7 @@ class DesignSpace:
         """Raises UserError where a replacement frequency would leave no layer to replace."""
         settings = parameters_of(config.search.settings)
         for one in settings:
-            frequencies = _values(one) if one.name == FREQUENCY else (1,)
+            frequencies = values_of(one) if one.name == FREQUENCY else (1,)
             if frequencies is None or not all(1 <= int(value or 0) <= backbone_layers for value in frequencies):
                 raise UserError(
                     f"search.settings: {FREQUENCY} must have few values, of at most the {backbone_layers} layers that "
@@ -127,7 +127,7 @@ class DesignSpace:
 
     @cached_property
     def _possible(self) -> Mapping[str, tuple[Value, ...] | None]:
-        return {one.name: _values(one) for one in self.settings}
+        return {one.name: values_of(one) for one in self.settings}
 
     @cached_property
     def _bits(self) -> Mapping[str, tuple[int, str]]:
@@ -153,7 +153,7 @@ def _name(layer: int, key: str) -> str:
     return f"{key} of layer {layer}"
 
 
-def _values(parameter: Parameter) -> tuple[Value, ...] | None:
+def values_of(parameter: Parameter) -> tuple[Value, ...] | None:
     """All that a parameter can have; None where it is continuous to a search method."""
     if isinstance(parameter, Categorical | Ordinal):
         return parameter.values

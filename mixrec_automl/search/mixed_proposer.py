@@ -15,6 +15,7 @@ import numpy as np
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.designs import Made, Seen, next_proposal
 from mixrec_automl.search.encoding import Encoding, of_settings, points_of
+from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposal
@@ -35,6 +36,8 @@ class MixedProposer:
     ascent: Ascent = field(default_factory=Ascent)
     transfer: Transfer = field(default_factory=Transfer)
     """As `AxProposer.transfer`"""
+    cost: KnownCost | None = None
+    """Of the settings of a design; with it, the best designs at every cost are looked for"""
 
     @property
     def fixed_design(self) -> Design:
@@ -42,7 +45,9 @@ class MixedProposer:
 
     def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         """See `best_first`."""
-        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding))
+        mixed = self.space.mixed
+        cost = None if self.cost is None else self.cost.over(mixed, relaxation_of(mixed))
+        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding), cost)
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`."""
@@ -68,6 +73,7 @@ class MixedProposer:
                 noise_variance=noise_variance,
                 ascent=self.ascent,
                 prior=self.transfer.prior_for(trials, self._encoding),
+                cost=self.cost,
             )
             return self.space.design(found), Origin.PROBABILISTIC_REPARAMETERIZATION, ""
 

@@ -248,6 +248,24 @@ class Relaxation:
                 numeric.append(own / factor.highest)
         return torch.cat([*bits, *nominal, *numeric], dim=-1)
 
+    def points(self, features: Tensor) -> Tensor:
+        """Inverse of `features`, [..., n] -> [..., D]."""
+        columns = self.columns
+        bits, nominal, number = 0, columns.bits, columns.bits + sum(columns.nominal)
+        found = []
+        for factor in self.factors:
+            if factor == BIT:
+                found.append(features[..., bits, None])
+                bits += 1
+            elif factor.kind is Kind.NOMINAL:
+                one_hot = features[..., nominal : nominal + factor.levels]
+                found.append(one_hot.argmax(dim=-1, keepdim=True).to(features.dtype))
+                nominal += factor.levels
+            else:
+                found.append(features[..., number, None] * factor.highest)
+                number += 1
+        return torch.cat(found, dim=-1)
+
     def near(self, points: Tensor, temperature: float) -> Tensor:
         """phi [any, P] whose distributions favour `points` [any, D], without being certain of them."""
         certainty = min(1.0, 5 * temperature)  # of a bit: theta = .08 or .92

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from mixrec_automl.search.budgets import Budgets, Cost, reference_of
 from mixrec_automl.search.surrogate import DesignSurrogate
 
 LEAST_VARIANCE = 1e-300
@@ -61,21 +62,35 @@ def after(covariance: Tensor, trained: int, noise_variance: float) -> Tensor:
     return covariance - torch.outer(column, column) / (column[trained] + noise_variance)
 
 
-def knowledge_gradients(mean: Tensor, covariance: Tensor, noise_variance: float) -> Tensor:
+def knowledge_gradients(mean: Tensor, covariance: Tensor, noise_variance: float, costs: Tensor | None = None) -> Tensor:
     """What one more training of each design is expected to add to the highest posterior mean, [n].
 
     Args:
         mean: posterior mean of the noise-free outcome, [n].
         covariance: its posterior covariance, [n, n].
         noise_variance: of one training's outcome, between training seeds.
+        costs: of the designs, [n]; with them it is the hypervolume of the posterior means that is to be added to.
     """
     spread = (covariance.diagonal() + noise_variance).clamp_min(LEAST_VARIANCE).sqrt()
     moves = covariance / spread  # column i: how a training of i moves every mean, per standard normal draw
-    return torch.tensor([expected_maximum_of_lines(mean, moves[:, i]) for i in range(len(mean))], dtype=mean.dtype)
+    if costs is None:
+        return torch.tensor([expected_maximum_of_lines(mean, own) for own in moves.T], dtype=mean.dtype)
+    budgets, gained = Budgets(costs), torch.zeros_like(mean)
+    for width, within in zip(budgets.widths, budgets.affordable, strict=True):
+        # The reference is a line as well, which nothing moves.
+        heights = torch.cat([mean[within], reference_of(mean)[None]])
+        slopes = torch.cat([moves[within], moves.new_zeros(1, len(mean))])
+        gained += width * torch.tensor([expected_maximum_of_lines(heights, own) for own in slopes.T], dtype=mean.dtype)
+    return gained
 
 
 def design_to_train(
-    surrogate: DesignSurrogate, new: Tensor, observed: Tensor, pending: Tensor, noise_variance: float
+    surrogate: DesignSurrogate,
+    new: Tensor,
+    observed: Tensor,
+    pending: Tensor,
+    noise_variance: float,
+    cost: Cost | None = None,
 ) -> Tensor:
     """`new`, or the one of the `observed` designs whose replicate has the higher knowledge gradient, [n].
 
@@ -88,6 +103,7 @@ def design_to_train(
         pending: the design of each trial that has none yet, [any, n]; a design may be there several times, and be
             among the observed.
         noise_variance: as `knowledge_gradients`.
+        cost: of such designs, where there is a second objective.
     """
     candidates = torch.cat([new[None], observed])
     known = {tuple(row): place for place, row in enumerate(candidates.tolist())}
@@ -99,5 +115,6 @@ def design_to_train(
         mean, covariance = posterior.mean[:, 0], posterior.distribution.covariance_matrix
     for row in pending.tolist():
         covariance = after(covariance, known[tuple(row)], noise_variance)
-    gradients = knowledge_gradients(mean, covariance, noise_variance)[: len(candidates)]
+    costs = None if cost is None else cost(designs)
+    gradients = knowledge_gradients(mean, covariance, noise_variance, costs)[: len(candidates)]
     return candidates[int(gradients.argmax())]

@@ -15,6 +15,7 @@ from botorch.utils.sampling import draw_sobol_samples, manual_seed
 from torch import Tensor
 
 from mixrec_automl.search.batch import Beliefs, at_most
+from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.points import PointSet
 from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
@@ -68,10 +69,19 @@ def suggest(
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
     prior: PriorScores | None = None,
+    cost: KnownCost | None = None,
 ) -> dict[str, Value]:
     """The setting to evaluate next: `suggest_batch` of one."""
     [setting] = suggest_batch(
-        space, history, 1, seed=seed, initial=initial, noise_variance=noise_variance, ascent=ascent, prior=prior
+        space,
+        history,
+        1,
+        seed=seed,
+        initial=initial,
+        noise_variance=noise_variance,
+        ascent=ascent,
+        prior=prior,
+        cost=cost,
     )
     return setting
 
@@ -86,6 +96,7 @@ def suggest_batch(
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
     prior: PriorScores | None = None,
+    cost: KnownCost | None = None,
 ) -> list[dict[str, Value]]:
     """The settings to evaluate next, side by side; fewer than `count` where the space has no more.
 
@@ -103,6 +114,8 @@ def suggest_batch(
             other parameters, and no setting is evaluated twice.
         ascent: options of PR.
         prior: of rows of `Relaxation.features`, the mean of the Gaussian process up to scale (`prior_mean.py`).
+        cost: of a setting; with it, what is looked for is not the best setting but the best one at every cost, by
+            expected hypervolume improvement.
 
     Raises:
         ValueError: `history` holds a setting that is not of `space`, or `count` is less than 1.
@@ -111,7 +124,8 @@ def suggest_batch(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     with manual_seed(seed), one_thread():
-        found = at_most(count, _points(space, history, seed, initial, noise_variance, ascent or Ascent(), prior))
+        points = _points(space, history, seed, initial, noise_variance, ascent or Ascent(), prior, cost)
+        found = at_most(count, points)
     return [space.setting(point.tolist()) for point in found]
 
 
@@ -123,6 +137,7 @@ def _points(
     noise_variance: float | None,
     ascent: Ascent,
     prior: PriorScores | None,
+    cost: KnownCost | None,
 ) -> Iterator[Tensor]:
     """Points [D], each chosen beside those before it, without end."""
     relaxation = relaxation_of(space)
@@ -141,7 +156,9 @@ def _points(
 
     values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
     surrogate = fit(relaxation.features(known), values, noise_variance, relaxation.columns, prior)
-    beliefs = Beliefs(relaxation, surrogate, observed, noise_variance, feasible if space.constraints else None)
+    of_features = None if cost is None else cost.over(space, relaxation)
+    constraints = feasible if space.constraints else None
+    beliefs = Beliefs(relaxation, surrogate, observed, noise_variance, constraints, of_features)
     waiting = evaluated[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
     pending = torch.cat([waiting, taken[len(evaluated) :]])
     yield from (point for point, _value in beliefs.points(taken, pending, ascent, seed))

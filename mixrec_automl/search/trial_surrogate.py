@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from botorch.utils.sampling import manual_seed
 
+from mixrec_automl.search.budgets import Cost, by_contribution
 from mixrec_automl.search.encoding import Encoding
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.prior_mean import PriorScores
@@ -33,7 +34,9 @@ def fit_trials(trials: Sequence[Trial], encoding: Encoding, prior: PriorScores |
     return fit(designs, outcomes, training_seed_variance(trials), encoding.columns, prior)
 
 
-def best_first(trials: Sequence[Trial], encoding: Encoding, prior: PriorScores | None = None) -> list[Design]:
+def best_first(
+    trials: Sequence[Trial], encoding: Encoding, prior: PriorScores | None = None, cost: Cost | None = None
+) -> list[Design]:
     """The completed designs, the highest posterior mean first; below `LEAST_COMPLETED` of them as they came.
 
     A mean of few trials is pulled towards what the surrogate expects of the design, so luck counts less.
@@ -42,10 +45,13 @@ def best_first(trials: Sequence[Trial], encoding: Encoding, prior: PriorScores |
         trials: in any state.
         encoding: as `fit_trials`.
         prior: as `fit_trials`.
+        cost: of rows of the encoding; with it, the best is followed by those that are best at a lower cost.
     """
     designs = [design for design, group in by_design(trials).items() if scores(group)]
     if len(designs) < LEAST_COMPLETED:
         return designs
     with one_thread(), manual_seed(0):
-        mean, _deviation = predict(fit_trials(trials, encoding, prior), encoding.rows_of(designs))
-    return [designs[place] for place in mean.argsort(descending=True, stable=True).tolist()]
+        rows = encoding.rows_of(designs)
+        mean, _deviation = predict(fit_trials(trials, encoding, prior), rows)
+    order = mean.argsort(descending=True, stable=True).tolist() if cost is None else by_contribution(mean, cost(rows))
+    return [designs[place] for place in order]

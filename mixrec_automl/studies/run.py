@@ -101,7 +101,7 @@ def _run_search(config: SearchConfig, name: str, repository: Repository, console
 
     prepared = prepare(config, console)
     warm_start = warm_start_of(name, config.search, repository)
-    proposer = search_method(prepared.space, config.search, warm_start)
+    proposer = search_method(prepared.space, config.search, warm_start, prepared.cost)
     return run_recorded(
         name,
         config,

@@ -26,6 +26,7 @@ search:
   initial_trials: 3
   confirmation_share: 0
   user_share: 0.5
+  second_objective: trainable_parameters
   settings:
     model.replacement_frequency: [1, 2]
     training.learning_rate: {low: 1.0e-3, high: 1.0e-1, scale: log}
@@ -56,9 +57,16 @@ def test_designs_with_settings_are_searched_shown_and_promoted(tmp_path: Path) -
     assert len({trial["settings"]["training.learning_rate"] for trial in trials}) > 2
     winner = max(trials, key=lambda trial: trial["mrr"])
     assert shown["best_settings"] == winner["settings"]
+    sizes = {trial["metrics"]["trainable_parameters"] for trial in trials}
+    assert len(sizes) == len(set(frequencies)), "a layer less has fewer"
+    front = shown["pareto_front"]
+    assert front[-1]["mrr"] == winner["mrr"]
+    assert len(front) == 1 or front[0]["trainable_parameters"] < front[-1]["trainable_parameters"]
+    assert "Pareto front: the best MRR at every size" in output
     client = MlflowClient(tracking_uri=f"sqlite:///{shell.home / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "s"]
     (run,) = client.search_runs([experiment.experiment_id], f"tags.`mixrec.trial` = '{winner['number']}'")
+    assert run.data.metrics["trainable_parameters"] == winner["metrics"]["trainable_parameters"]
     assert run.data.params["training.learning_rate"] == str(winner["settings"]["training.learning_rate"])
 
     output = shell.run("promote", "s")

@@ -1,0 +1,84 @@
+"""A second objective that is known without an evaluation, the cost of a design: the best outcome for every budget.
+
+With costs from 0 to 1, take the best outcome among the designs that cost at most c, where that is above a reference,
+and average it over all budgets c in [0, 1]: less the reference, this is the hypervolume of the Pareto front (Zitzler
+and Thiele, 1998), with 1 as its reference cost. As it is a weighted sum of maxima, one for each step between two costs,
+whatever has a closed form for a maximum has one for the hypervolume: expected improvement (`hypervolume.py`) and
+knowledge gradient (`replication.py`).
+
+Shapes: n designs, k steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+Cost = Callable[[Tensor], Tensor]
+"""Designs as rows that a Gaussian process reads, [any, n] -> their costs in [0, 1], [any]"""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The steps that some designs divide the budgets into: within a step the same designs can be afforded."""
+
+    costs: Tensor
+    """Of the designs, [n]"""
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """The smallest budget of each step, ascending, [k]; nothing need be affordable in the first one."""
+        found: Tensor = torch.unique(torch.cat([self.costs.new_zeros(1), self.costs]))
+        return found
+
+    @cached_property
+    def widths(self) -> Tensor:
+        """[k], of sum one."""
+        return torch.cat([self.starts[1:], self.costs.new_ones(1)]) - self.starts
+
+    @cached_property
+    def affordable(self) -> Tensor:
+        """Which designs are within each step, bool [k, n]."""
+        return self.costs <= self.starts[:, None]
+
+    def best(self, values: Tensor, reference: Tensor) -> Tensor:
+        """The best of `values` [..., n], or `reference` where none is above that, within each step: [..., k]."""
+        within = values[..., None, :].masked_fill(~self.affordable, -torch.inf)
+        found: Tensor = within.amax(dim=-1).maximum(reference)
+        return found
+
+    def hypervolume(self, values: Tensor, reference: Tensor) -> Tensor:
+        """[..., n] -> [...]"""
+        found: Tensor = (self.widths * (self.best(values, reference) - reference)).sum(dim=-1)
+        return found
+
+
+def reference_of(means: Tensor) -> Tensor:
+    """The outcome that counts as nothing: the median of the designs' posterior means, [n] -> []. So a smaller design is
+    of use where it is better than half of those tried, and one failure far below the others changes nothing."""
+    return means.median()
+
+
+def by_contribution(means: Tensor, costs: Tensor) -> list[int]:
+    """The designs of which the first few give the most hypervolume: the best one, then greedily whichever adds most;
+    those that add nothing last, the best first.
+
+    Args:
+        means: posterior means, [n].
+        costs: [n].
+    """
+    left = means.argsort(descending=True, stable=True).tolist()
+    chosen, reference = left[:1], reference_of(means)
+    left = left[1:]
+    while left:
+        sets = [[*chosen, one] for one in left]
+        volumes = torch.stack([Budgets(costs[own]).hypervolume(means[own], reference) for own in sets])
+        best = int(volumes.argmax())
+        if volumes[best] <= Budgets(costs[chosen]).hypervolume(means[chosen], reference):
+            break
+        chosen.append(left.pop(best))
+    return chosen + left
