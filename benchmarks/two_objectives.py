@@ -99,8 +99,15 @@ class Truth:
     @cached_property
     def whole(self) -> float:
         """Of the true front: the best bits and rate under every kind and width, as neither changes what is best."""
-        rest = {"expert": KINDS[0], "recommendation": KINDS[0], "width": 4, "rate": 10 ** float(self._draws["rate"][0])}
-        every = ({f"bit {place}": bit for place, bit in enumerate(bits)} for bits in product((0, 1), repeat=BITS))
+        rest: Setting = {
+            "expert": KINDS[0],
+            "recommendation": KINDS[0],
+            "width": 4,
+            "rate": 10 ** float(self._draws["rate"][0]),
+        }
+        every: Iterator[Setting] = (
+            {f"bit {place}": bit for place, bit in enumerate(bits)} for bits in product((0, 1), repeat=BITS)
+        )
         best = max(every, key=lambda bits: self({**bits, **rest}))
         kinds = product(KINDS, KINDS, WIDTHS)
         return self.hypervolume([{**best, **rest, "expert": a, "recommendation": b, "width": w} for a, b, w in kinds])
@@ -124,7 +131,7 @@ def by_optuna(truth: Truth, seed: int, sampler: Callable[..., optuna.samplers.Ba
     settings, seen = list[Setting](), list[float]()
     while True:
         trial = study.ask()
-        setting: dict[str, str | float | int | bool | None] = {
+        setting: Setting = {
             one.name: trial.suggest_float(one.name, one.low, one.high, log=True)
             if isinstance(one, Real)
             else trial.suggest_categorical(one.name, one.values)
