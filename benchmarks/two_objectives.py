@@ -94,7 +94,7 @@ class Truth:
 
     def hypervolume(self, settings: list[Setting]) -> float:
         values, costs = (torch.tensor([f(one) for one in settings], dtype=torch.float64) for f in (self, size))
-        return float(Budgets(costs).hypervolume(values, torch.tensor(self.reference, dtype=torch.float64)))
+        return float(Budgets(costs, torch.tensor(self.reference, dtype=torch.float64)).hypervolume(values))
 
     @cached_property
     def whole(self) -> float:

@@ -28,6 +28,8 @@ class Budgets:
 
     costs: Tensor
     """Of the designs, [n]"""
+    reference: Tensor
+    """The outcome that counts as nothing, []"""
 
     @cached_property
     def starts(self) -> Tensor:
@@ -45,40 +47,34 @@ class Budgets:
         """Which designs are within each step, bool [k, n]."""
         return self.costs <= self.starts[:, None]
 
-    def best(self, values: Tensor, reference: Tensor) -> Tensor:
-        """The best of `values` [..., n], or `reference` where none is above that, within each step: [..., k]."""
+    def best(self, values: Tensor) -> Tensor:
+        """The best of `values` [..., n], or the reference where none is above that, within each step: [..., k]."""
         within = values[..., None, :].masked_fill(~self.affordable, -torch.inf)
-        found: Tensor = within.amax(dim=-1).maximum(reference)
+        found: Tensor = within.amax(dim=-1).maximum(self.reference)
         return found
 
-    def hypervolume(self, values: Tensor, reference: Tensor) -> Tensor:
+    def hypervolume(self, values: Tensor) -> Tensor:
         """[..., n] -> [...]"""
-        found: Tensor = (self.widths * (self.best(values, reference) - reference)).sum(dim=-1)
+        found: Tensor = (self.widths * (self.best(values) - self.reference)).sum(dim=-1)
         return found
 
 
-def reference_of(means: Tensor) -> Tensor:
-    """The outcome that counts as nothing: the median of the designs' posterior means, [n] -> []. So a smaller design is
-    of use where it is better than half of those tried, and one failure far below the others changes nothing."""
-    return means.median()
-
-
-def by_contribution(means: Tensor, costs: Tensor) -> list[int]:
+def by_contribution(means: Tensor, costs: Tensor, reference: Tensor) -> list[int]:
     """The designs of which the first few give the most hypervolume: the best one, then greedily whichever adds most;
     those that add nothing last, the best first.
 
     Args:
         means: posterior means, [n].
         costs: [n].
+        reference: as `Budgets.reference`.
     """
     left = means.argsort(descending=True, stable=True).tolist()
-    chosen, reference = left[:1], reference_of(means)
-    left = left[1:]
+    chosen, left = left[:1], left[1:]
     while left:
         sets = [[*chosen, one] for one in left]
-        volumes = torch.stack([Budgets(costs[own]).hypervolume(means[own], reference) for own in sets])
+        volumes = torch.stack([Budgets(costs[own], reference).hypervolume(means[own]) for own in sets])
         best = int(volumes.argmax())
-        if volumes[best] <= Budgets(costs[chosen]).hypervolume(means[chosen], reference):
+        if volumes[best] <= Budgets(costs[chosen], reference).hypervolume(means[chosen]):
             break
         chosen.append(left.pop(best))
     return chosen + left

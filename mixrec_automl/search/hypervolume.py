@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import FANTASIES, LogNoisyExpectedImprovement, log_standard_improvement
-from mixrec_automl.search.budgets import Budgets, Cost, reference_of
-from mixrec_automl.search.surrogate import DesignSurrogate
+from mixrec_automl.search.budgets import Budgets, Cost
+from mixrec_automl.search.surrogate import DesignSurrogate, ordinary_outcome
 
 LEAST_WIDTH = 1e-300
 
@@ -37,8 +37,12 @@ class LogNoisyHypervolumeImprovement(LogNoisyExpectedImprovement):
         """As `LogNoisyExpectedImprovement`, with the `cost` of such designs."""
         super().__init__(model, X_baseline, X_pending)
         self._cost = cost
-        budgets = Budgets(cost(self._baseline))
-        levels = budgets.best(self._fantasies, reference_of(self._fantasies.mean(dim=0)))
+        with torch.no_grad():
+            scale = model.outcome_transform
+            means = model.posterior(self._baseline).mean[:, 0]
+            reference = (ordinary_outcome(model, means) - scale.means.squeeze()) / scale.stdvs.squeeze()
+        budgets = Budgets(cost(self._baseline), reference)
+        levels = budgets.best(self._fantasies)
         changes = torch.cat([levels.new_ones(1, dtype=torch.bool), (levels[:, 1:] > levels[:, :-1]).any(dim=0)])
         self._starts, self._levels = budgets.starts[changes], levels[:, changes]
         self._ends = torch.cat([self._starts[1:], self._starts.new_ones(1)])

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from mixrec_automl.search.budgets import Budgets, Cost, reference_of
-from mixrec_automl.search.surrogate import DesignSurrogate
+from mixrec_automl.search.budgets import Budgets, Cost
+from mixrec_automl.search.surrogate import DesignSurrogate, ordinary_outcome
 
 LEAST_VARIANCE = 1e-300
 
@@ -62,23 +62,25 @@ def after(covariance: Tensor, trained: int, noise_variance: float) -> Tensor:
     return covariance - torch.outer(column, column) / (column[trained] + noise_variance)
 
 
-def knowledge_gradients(mean: Tensor, covariance: Tensor, noise_variance: float, costs: Tensor | None = None) -> Tensor:
+def knowledge_gradients(
+    mean: Tensor, covariance: Tensor, noise_variance: float, budgets: Budgets | None = None
+) -> Tensor:
     """What one more training of each design is expected to add to the highest posterior mean, [n].
 
     Args:
         mean: posterior mean of the noise-free outcome, [n].
         covariance: its posterior covariance, [n, n].
         noise_variance: of one training's outcome, between training seeds.
-        costs: of the designs, [n]; with them it is the hypervolume of the posterior means that is to be added to.
+        budgets: of the designs; with them it is the hypervolume of the posterior means that is to be added to.
     """
     spread = (covariance.diagonal() + noise_variance).clamp_min(LEAST_VARIANCE).sqrt()
     moves = covariance / spread  # column i: how a training of i moves every mean, per standard normal draw
-    if costs is None:
+    if budgets is None:
         return torch.tensor([expected_maximum_of_lines(mean, own) for own in moves.T], dtype=mean.dtype)
-    budgets, gained = Budgets(costs), torch.zeros_like(mean)
+    gained = torch.zeros_like(mean)
     for width, within in zip(budgets.widths, budgets.affordable, strict=True):
         # The reference is a line as well, which nothing moves.
-        heights = torch.cat([mean[within], reference_of(mean)[None]])
+        heights = torch.cat([mean[within], budgets.reference[None]])
         slopes = torch.cat([moves[within], moves.new_zeros(1, len(mean))])
         gained += width * torch.tensor([expected_maximum_of_lines(heights, own) for own in slopes.T], dtype=mean.dtype)
     return gained
@@ -115,6 +117,6 @@ def design_to_train(
         mean, covariance = posterior.mean[:, 0], posterior.distribution.covariance_matrix
     for row in pending.tolist():
         covariance = after(covariance, known[tuple(row)], noise_variance)
-    costs = None if cost is None else cost(designs)
-    gradients = knowledge_gradients(mean, covariance, noise_variance, costs)[: len(candidates)]
+    budgets = None if cost is None else Budgets(cost(designs), ordinary_outcome(surrogate, mean))
+    gradients = knowledge_gradients(mean, covariance, noise_variance, budgets)[: len(candidates)]
     return candidates[int(gradients.argmax())]

@@ -140,6 +140,18 @@ def predict(surrogate: DesignSurrogate, bits: Tensor) -> tuple[Tensor, Tensor]:
         return posterior.mean[:, 0], posterior.variance[:, 0].sqrt()
 
 
+def ordinary_outcome(surrogate: DesignSurrogate, means: Tensor) -> Tensor:
+    """What a design is worth of which nothing is known, [], but at most the median of `means`, posterior means [any].
+
+    As a search goes on it tries good designs mostly, so that their median rises; what the surrogate expects without
+    data is estimated with their correlations in mind, and does not.
+    """
+    with torch.no_grad():
+        expected: Tensor = surrogate.mean_module(surrogate.train_inputs[0]).mean()
+        own = surrogate.outcome_transform
+        return torch.minimum(own.means.squeeze() + own.stdvs.squeeze() * expected, means.median())
+
+
 def leave_one_out(surrogate: DesignSurrogate) -> tuple[Tensor, Tensor]:
     """What the surrogate would have predicted for each of its outcomes from the others, hyperparameters kept.
 

@@ -11,7 +11,7 @@ from mixrec_automl.search.budgets import Cost, by_contribution
 from mixrec_automl.search.encoding import Encoding
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.prior_mean import PriorScores
-from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.search.surrogate import DesignSurrogate, fit, ordinary_outcome, predict
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.store.records import Trial, by_design, scores
 from search_spaces.design import Design
@@ -52,6 +52,10 @@ def best_first(
         return designs
     with one_thread(), manual_seed(0):
         rows = encoding.rows_of(designs)
-        mean, _deviation = predict(fit_trials(trials, encoding, prior), rows)
-    order = mean.argsort(descending=True, stable=True).tolist() if cost is None else by_contribution(mean, cost(rows))
+        surrogate = fit_trials(trials, encoding, prior)
+        mean, _deviation = predict(surrogate, rows)
+    if cost is None:
+        order = mean.argsort(descending=True, stable=True).tolist()
+    else:
+        order = by_contribution(mean, cost(rows), ordinary_outcome(surrogate, mean))
     return [designs[place] for place in order]

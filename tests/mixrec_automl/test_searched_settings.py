@@ -125,3 +125,23 @@ def test_the_settings_of_a_design_make_its_configuration() -> None:
     own = with_settings(config, {"model.bottleneck": 8, "training.learning_rate": 0.00123456789}, "a design")
     assert (own.model.bottleneck, own.training.learning_rate) == (8, 0.00123456789)
     assert with_settings(config, {}, "a design") == config
+
+
+def two_objectives(**search: Any) -> SearchConfig:
+    asked = {"second_objective": "trainable_parameters", **search}
+    return from_dict({"data": {"name": "x"}, "search": asked}, "FILE")
+
+
+def test_a_second_objective_needs_settings_that_may_change_it() -> None:
+    config = two_objectives(settings={"model.bottleneck": [8, 16], "training.learning_rate": RATE})
+    assert from_dict(config.as_dict(), "stored") == config
+    assert with_settings(config, {"model.bottleneck": 16}, "a design").model.bottleneck == 16
+    assert for_a_study(config).search.second_objective is None
+    for settings in ({}, {"training.learning_rate": RATE}):
+        with pytest.raises(ConfigError, match=r"^FILE: search: second_objective is the same for all designs: declare"):
+            two_objectives(settings=settings)
+
+
+def test_pruning_by_mrr_alone_is_refused_beside_a_second_objective() -> None:
+    with pytest.raises(ConfigError, match=r"pruning judges by MRR alone .* set pruning\.rule to none"):
+        two_objectives(settings={"model.bottleneck": [8, 16]}, pruning={"rule": "median"})

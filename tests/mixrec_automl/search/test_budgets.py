@@ -10,7 +10,7 @@ from botorch.utils.multi_objective.hypervolume import Hypervolume
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
-from mixrec_automl.search.budgets import Budgets, by_contribution, reference_of
+from mixrec_automl.search.budgets import Budgets, by_contribution
 
 
 def drawn(number: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -23,11 +23,11 @@ def drawn(number: int, seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_hypervolume_is_botorchs(seed: int) -> None:
     values, costs = drawn(12, seed)
-    reference = reference_of(values)
+    reference = values.median()
     objectives = torch.stack([values, -costs], dim=1)
     peer = Hypervolume(torch.stack([reference, torch.tensor(-1.0).double()]))
     expected = peer.compute(objectives[is_non_dominated(objectives)])
-    assert float(Budgets(costs).hypervolume(values, reference)) == pytest.approx(expected, abs=1e-12)
+    assert float(Budgets(costs, reference).hypervolume(values)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_it_is_the_mean_over_all_budgets_of_the_best_that_can_be_afforded() -> None:
@@ -35,14 +35,14 @@ def test_it_is_the_mean_over_all_budgets_of_the_best_that_can_be_afforded() -> N
     reference, total, number = float(values.median()), 0.0, 100_000
     for budget in ((torch.arange(number) + 0.5) / number).tolist():
         total += max([reference, *values[costs <= budget].tolist()]) - reference
-    assert float(Budgets(costs).hypervolume(values, reference_of(values))) == pytest.approx(total / number, abs=1e-4)
+    assert float(Budgets(costs, values.median()).hypervolume(values)) == pytest.approx(total / number, abs=1e-4)
 
 
 def test_several_draws_of_the_outcomes_are_taken_at_once() -> None:
     values, costs = drawn(12, 4)
     draws = torch.stack([values, -values, values.square()])
-    together = Budgets(costs).hypervolume(draws, reference_of(values))
-    alone = [Budgets(costs).hypervolume(one, reference_of(values)) for one in draws]
+    together = Budgets(costs, values.median()).hypervolume(draws)
+    alone = [Budgets(costs, values.median()).hypervolume(one) for one in draws]
     assert torch.equal(together, torch.stack(alone))
 
 
@@ -50,13 +50,13 @@ def test_several_draws_of_the_outcomes_are_taken_at_once() -> None:
 def test_the_first_few_of_the_order_hold_nearly_all_that_as_many_can(seed: int) -> None:
     """Greedy choice of a monotone submodular function reaches 1 - 1/e of the best at least (Nemhauser et al. 1978)."""
     values, costs = drawn(9, seed)
-    reference = reference_of(values)
-    order = by_contribution(values, costs)
+    reference = values.median()
+    order = by_contribution(values, costs, reference)
     assert sorted(order) == list(range(9))
     assert order[0] == int(values.argmax()), "the winner of a search is the best of all"
 
     def volume(chosen: list[int]) -> float:
-        return float(Budgets(costs[chosen]).hypervolume(values[chosen], reference))
+        return float(Budgets(costs[chosen], reference).hypervolume(values[chosen]))
 
     best = max(volume([order[0], *others]) for others in combinations(order[1:], 2))
     assert volume(order[:3]) >= (1 - 1 / torch.e) * best - 1e-12
@@ -66,5 +66,7 @@ def test_the_first_few_of_the_order_hold_nearly_all_that_as_many_can(seed: int) 
 def test_what_adds_nothing_comes_last_and_the_best_of_it_first() -> None:
     values = torch.tensor([5.0, 4.0, 3.0, 2.0], dtype=torch.float64)
     costs = torch.tensor([0.4, 0.6, 0.5, 0.1], dtype=torch.float64)
-    assert by_contribution(values, costs) == [0, 1, 2, 3], "below the median a small design counts for nothing"
-    assert by_contribution(values + torch.tensor([0.0, 0, 0, 2.5]), costs) == [0, 3, 1, 2]
+    assert by_contribution(values, costs, values.median()) == [0, 1, 2, 3], (
+        "below the reference a small design counts for nothing"
+    )
+    assert by_contribution(values + torch.tensor([0.0, 0, 0, 2.5]), costs, values.median()) == [0, 3, 1, 2]

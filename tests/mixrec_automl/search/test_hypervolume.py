@@ -8,11 +8,11 @@ from scipy import stats
 from torch import Tensor
 
 from mixrec_automl.search.acquisition import LogNoisyExpectedImprovement
-from mixrec_automl.search.budgets import Budgets, reference_of
+from mixrec_automl.search.budgets import Budgets
 from mixrec_automl.search.hypervolume import LogNoisyHypervolumeImprovement
 from mixrec_automl.search.kernels import Columns
 from mixrec_automl.search.replication import design_to_train, knowledge_gradients
-from mixrec_automl.search.surrogate import DesignSurrogate, fit
+from mixrec_automl.search.surrogate import DesignSurrogate, fit, ordinary_outcome
 from tests.mixrec_automl.search.test_acquisition import random_designs
 
 DRAWS = 40_000
@@ -52,7 +52,7 @@ def test_it_is_the_mean_gain_over_joint_draws(
     generator = torch.Generator().manual_seed(3)
     seen = torch.unique(seen, dim=0)
     with torch.no_grad():
-        reference = reference_of(surrogate.posterior(seen).mean[:, 0])
+        reference = ordinary_outcome(surrogate, surrogate.posterior(seen).mean[:, 0])
     expected = []
     for candidate in candidates:
         rows = torch.cat([seen, candidate[None]])
@@ -62,8 +62,8 @@ def test_it_is_the_mean_gain_over_joint_draws(
         root = torch.linalg.cholesky(covariance + 1e-6 * covariance.diagonal().mean() * torch.eye(len(rows)))
         normal = torch.randn(DRAWS, len(rows), generator=generator, dtype=torch.float64)
         values, costs = posterior.mean[:, 0] + normal @ root.T, cost(rows)
-        after = Budgets(costs).hypervolume(values, reference)
-        before = Budgets(costs[:-1]).hypervolume(values[:, :-1], reference)
+        after = Budgets(costs, reference).hypervolume(values)
+        before = Budgets(costs[:-1], reference).hypervolume(values[:, :-1])
         expected.append((after - before).mean())
     literal = torch.stack(expected)
     likely = literal > literal.max() / 4
@@ -117,20 +117,20 @@ def test_the_knowledge_gradient_of_hypervolume_equals_quadrature() -> None:
     root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     covariance, mean = root @ root.T, torch.randn(6, generator=generator, dtype=torch.float64)
     costs = torch.tensor([0.0, 0.3, 0.3, 0.6, 0.8, 1.0], dtype=torch.float64)
-    found = knowledge_gradients(mean, covariance, 0.5, costs)
-    budgets, reference = Budgets(costs), reference_of(mean)
+    budgets = Budgets(costs, mean.median())
+    found = knowledge_gradients(mean, covariance, 0.5, budgets)
     quantiles = torch.tensor(stats.norm.ppf((torch.arange(200_000) + 0.5).numpy() / 200_000))
     for trained in range(6):
         moves = covariance[:, trained] / (covariance[trained, trained] + 0.5).sqrt()
-        after = budgets.hypervolume(mean + quantiles[:, None] * moves, reference).mean()
-        assert float(found[trained]) == pytest.approx(float(after - budgets.hypervolume(mean, reference)), abs=2e-5)
+        after = budgets.hypervolume(mean + quantiles[:, None] * moves).mean()
+        assert float(found[trained]) == pytest.approx(float(after - budgets.hypervolume(mean)), abs=2e-5)
 
 
 def test_without_a_cost_it_is_the_knowledge_gradient_of_the_best() -> None:
     generator = torch.Generator().manual_seed(1)
     root = torch.randn(5, 5, generator=generator, dtype=torch.float64)
     mean = torch.randn(5, generator=generator, dtype=torch.float64)
-    free = knowledge_gradients(mean, root @ root.T, 0.5, torch.zeros(5, dtype=torch.float64))
+    free = knowledge_gradients(mean, root @ root.T, 0.5, Budgets(torch.zeros(5).double(), mean.median()))
     alone = knowledge_gradients(mean, root @ root.T, 0.5)
     assert bool((free <= alone + 1e-12).all()), "the reference is one line more"
     assert int(free.argmax()) == int(alone.argmax())

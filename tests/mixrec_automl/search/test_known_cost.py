@@ -46,7 +46,7 @@ def outcome(setting: Setting) -> float:
 def hypervolume(settings: list[Setting]) -> float:
     values = torch.tensor([outcome(one) for one in settings], dtype=torch.float64)
     costs = torch.tensor([size(one) for one in settings], dtype=torch.float64)
-    return float(Budgets(costs).hypervolume(values, torch.tensor(1.0, dtype=torch.float64)))
+    return float(Budgets(costs, torch.tensor(1.0, dtype=torch.float64)).hypervolume(values))
 
 
 def searched(cost: KnownCost | None, budget: int, seed: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -15,12 +17,14 @@ from mixrec_automl.search.confirmation import ConfirmingProposer
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.method import search_method
 from mixrec_automl.search.mixed_proposer import MixedProposer
+from mixrec_automl.search.parameter_cost import parameter_cost
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposer, SpaceExhausted
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial, by_design
 from search_spaces.damoe import DamoeSpace
 from search_spaces.design import Design
+from search_spaces.mixed import Value
 from tests.mixrec_automl.search.trials import MIXED, trial
 
 LIGHT = Ascent(restarts=24, steps=20, samples=8)
@@ -163,6 +167,28 @@ def test_a_whole_search_confirms_its_best_designs_with_their_settings() -> None:
     assert set(by_design(confirmed)) <= set(by_design(trials[:9]))
     best = best_trial(trials)
     assert best in confirmed
+
+
+def test_with_a_second_objective_the_best_of_every_size_is_tried_and_confirmed() -> None:
+    """Width 32 is the best, and smaller ones are worth a look all the same."""
+
+    def size(settings: Mapping[str, Value]) -> int:
+        return 100 + int(settings["model.bottleneck"] or 0)
+
+    budget = BudgetConfig(trials=18, confirmation_share=1 / 3)
+    method = search_method(SPACE, budget, cost=parameter_cost(SPACE, size))
+    assert isinstance(method.search, MixedProposer)
+    inner = replace(method.search, ascent=LIGHT)
+    trials = run(replace(method, search=inner), 18, seed=0)
+    searched = [one for one in trials if one.origin is not Origin.CONFIRMATION]
+    ranked = inner.ranking(searched)
+    alone = MixedProposer(SPACE).ranking(searched)
+    assert sorted(map(str, ranked)) == sorted(map(str, alone))
+    assert ranked[0] == alone[0], "the best comes first either way"
+    widths = [int(dict(design.settings)["model.bottleneck"] or 0) for design in ranked[:2]]
+    assert widths[1] < widths[0], "then a smaller one, which adds the most"
+    confirmed = list(by_design(one for one in trials if one.origin is Origin.CONFIRMATION))
+    assert confirmed == [SPACE.fixed_design, *[design for design in ranked if design != SPACE.fixed_design][:2]]
 
 
 def test_without_settings_the_search_is_the_one_over_architectures() -> None:
