@@ -69,8 +69,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _say(console, f"          {task.hard_sets.anchor_share:.1%} of the trained items have hard negatives")
     _say(console, f"backbone  {config.backbone.name}, {layers} layers of width {task.backbone.width}")
     _say(console, f"space     {space}; {config.search.trials} trials")
-    with console.status("sizes of the designs"):
-        cost = _cost(config, space, task)
+    cost = _cost(config, space, task, console)
     return Prepared(config, training, space, _basis(task.fingerprint, config, task.data), cost)
 
 
@@ -96,7 +95,7 @@ def prepare_model(config: SearchConfig, baseline: BaselineName, console: Console
         training.build(training.data())
 
 
-def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask) -> KnownCost | None:
+def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask, console: Console) -> KnownCost | None:
     if config.search.second_objective is None:
         return None
 
@@ -104,7 +103,10 @@ def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask) -> Known
         own = with_settings(config, settings, "a design")
         return trainable_parameters(own.finetune, task)
 
-    return parameter_cost(space, count)
+    with console.status("sizes of the designs"):
+        cost, least, most = parameter_cost(space, count)
+    _say(console, f"sizes     {least:,} to {most:,} trainable parameters")
+    return cost
 
 
 def _prepare_data(config: SearchConfig, console: Console) -> Path:

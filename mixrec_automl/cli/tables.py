@@ -54,18 +54,19 @@ def front_table(front: Sequence[Efficient], best: Trial) -> Table:
     """A row for each design of a Pareto front; the winner, `best`, is set in bold."""
     table = Table(
         title="Pareto front: the best MRR at every size",
-        caption="MRR: mean over the trainings; of one training alone it may be luck. Any trial can be promoted.",
+        caption="expected: the mean of its trainings, moved to that of all designs by as much as may be luck.\n"
+        "The winner, in bold where it is here, is the best of those that were confirmed. Any trial can be promoted.",
     )
     table.add_column("trainable parameters", justify="right", no_wrap=True)
-    table.add_column("MRR", justify="right", no_wrap=True)
-    table.add_column("trainings", justify="right")
+    table.add_column("expected MRR", justify="right")
+    table.add_column("mean of trainings", justify="right")
     table.add_column("best trial", justify="right")
     table.add_column("design", overflow="fold")
     for one in front:
         table.add_row(
             f"{one.trainable_parameters:,}",
-            score(one.mrr),
-            f"{len(one.trials)}{', confirmed' if one.is_confirmed else ''}",
+            score(one.expected_mrr),
+            f"{score(one.mean_mrr)} of {len(one.trials)}{', confirmed' if one.is_confirmed else ''}",
             str(one.best_trial),
             str(one.design),
             style="bold" if one.design == best.design else "",

@@ -16,8 +16,9 @@ MARGIN = 0.1
 """By which the largest budget is above the largest design, as a share of the range: that design counts as well"""
 
 
-def parameter_cost(space: DesignSpace, count: Callable[[Mapping[str, Value]], int]) -> KnownCost:
-    """The logarithm of the number of trainable parameters: 0 of the smallest design, below 1 of the largest.
+def parameter_cost(space: DesignSpace, count: Callable[[Mapping[str, Value]], int]) -> tuple[KnownCost, int, int]:
+    """The logarithm of the number of trainable parameters: 0 of the smallest design, below 1 of the largest; and both
+    of these numbers.
 
     Args:
         space: of the designs.
@@ -48,4 +49,4 @@ def parameter_cost(space: DesignSpace, count: Callable[[Mapping[str, Value]], in
     def of(setting: Setting) -> float:
         return (log_count(*(setting[name] for name in names)) - least) / (highest - least)
 
-    return KnownCost(of, names)
+    return KnownCost(of, names), round(math.exp(least)), round(math.exp(most))

@@ -104,7 +104,8 @@ def test_sizes_lie_between_the_smallest_and_a_tenth_above_the_largest_by_their_l
             "training.learning_rate": {"low": 1e-4, "high": 1e-2},
         }
     )
-    cost = parameter_cost(space, count)
+    cost, least, most = parameter_cost(space, count)
+    assert (least, most) == (1020, 4000)
     assert cost.reads == ("model.bottleneck", "model.causal_expert")
     smallest = {"model.bottleneck": 10, "model.causal_expert": "none"}
     largest = {"model.bottleneck": 1000, "model.causal_expert": "bottleneck"}
@@ -115,7 +116,7 @@ def test_sizes_lie_between_the_smallest_and_a_tenth_above_the_largest_by_their_l
 
 
 def test_of_a_dense_whole_number_the_ends_are_the_extremes() -> None:
-    cost = parameter_cost(space_of({"model.bottleneck": {"low": 1, "high": 500}}), count)
+    cost, _least, _most = parameter_cost(space_of({"model.bottleneck": {"low": 1, "high": 500}}), count)
     assert cost.of({"model.bottleneck": 1}) == 0
     assert 0 < cost.of({"model.bottleneck": 77}) < cost.of({"model.bottleneck": 500}) < 1
     assert isinstance(space_of({"model.bottleneck": {"low": 1, "high": 500}}).settings[0], Integer)

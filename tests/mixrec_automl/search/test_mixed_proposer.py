@@ -176,7 +176,7 @@ def test_with_a_second_objective_the_best_of_every_size_is_tried_and_confirmed()
         return 100 + int(settings["model.bottleneck"] or 0)
 
     budget = BudgetConfig(trials=18, confirmation_share=1 / 3)
-    method = search_method(SPACE, budget, cost=parameter_cost(SPACE, size))
+    method = search_method(SPACE, budget, cost=parameter_cost(SPACE, size)[0])
     assert isinstance(method.search, MixedProposer)
     inner = replace(method.search, ascent=LIGHT)
     trials = run(replace(method, search=inner), 18, seed=0)
