@@ -15,7 +15,7 @@ from botorch.acquisition.input_constructors import acqf_input_constructor
 from botorch.utils.sampling import draw_sobol_normal_samples
 from torch import Tensor
 
-from mixrec_automl.search.surrogate import DesignSurrogate, noise_of
+from mixrec_automl.search.surrogate import DesignSurrogate, weights_of
 
 FANTASIES = 64
 JITTER = 1e-6
@@ -71,10 +71,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):  # type: ignore[misc]
             self._baseline = torch.unique(seen.reshape(-1, seen.shape[-1]), dim=0)
             self._observed = model.train_inputs[0]
             self._log_scale = model.outcome_transform.stdvs.log().squeeze()
-            covariance = self._kernel(self._observed, self._observed) + torch.diag(noise_of(model))
-            self._root = torch.linalg.cholesky(covariance)
-            residual = (model.train_targets - model.mean_module(self._observed))[:, None]
-            self._weights = torch.cholesky_solve(residual, self._root)[:, 0]
+            self._root, self._weights = weights_of(model)
 
             cross = self._kernel(self._observed, self._baseline)
             self._whitened_baseline = self._whiten(cross)

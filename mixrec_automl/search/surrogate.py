@@ -133,6 +133,20 @@ def noise_of(surrogate: DesignSurrogate) -> Tensor:
     return noise.expand(len(surrogate.train_targets))
 
 
+def outcome_covariance(surrogate: DesignSurrogate) -> Tensor:
+    """Of the training outcomes, noise included, [trials, trials], on the standardised scale."""
+    covariance: Tensor = surrogate.covar_module(surrogate.train_inputs[0]).to_dense()
+    return covariance + torch.diag(noise_of(surrogate))
+
+
+def weights_of(surrogate: DesignSurrogate) -> tuple[Tensor, Tensor]:
+    """What the posterior mean gives to each training outcome, [trials], behind the Cholesky factor of their covariance:
+    m(z) + k(z, outcomes) @ weights."""
+    root = torch.linalg.cholesky(outcome_covariance(surrogate))
+    residual = surrogate.train_targets - surrogate.mean_module(surrogate.train_inputs[0])
+    return root, torch.cholesky_solve(residual[:, None], root)[:, 0]
+
+
 def predict(surrogate: DesignSurrogate, bits: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation of the noise-free outcome, each [designs]."""
     with torch.no_grad():
@@ -160,8 +174,7 @@ def leave_one_out(surrogate: DesignSurrogate) -> tuple[Tensor, Tensor]:
     """
     with torch.no_grad():
         designs, targets = surrogate.train_inputs[0], surrogate.train_targets
-        covariance = surrogate.covar_module(designs).to_dense() + torch.diag(noise_of(surrogate))
-        precision = torch.linalg.inv(covariance)
+        precision = torch.linalg.inv(outcome_covariance(surrogate))
         error, variance = surrogate_choice.leave_one_out(precision, targets - surrogate.mean_module(designs))
         scale = surrogate.outcome_transform.stdvs.squeeze()
         return surrogate.outcome_transform.means.squeeze() + scale * (targets - error), scale * variance.sqrt()

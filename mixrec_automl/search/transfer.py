@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.encoding import Encoding, of_bits, of_settings
 from mixrec_automl.search.prior_gate import passes
 from mixrec_automl.search.prior_mean import PriorScores
-from mixrec_automl.search.surrogate import DesignSurrogate, noise_of
+from mixrec_automl.search.surrogate import DesignSurrogate, weights_of
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import best_first, fit_trials
 from mixrec_automl.store.records import Trial, WarmStart
@@ -32,9 +31,7 @@ class PosteriorMean:
         """`surrogate` is not fitted any more from now on."""
         self._surrogate = surrogate.requires_grad_(False)
         self._observed = surrogate.train_inputs[0]
-        covariance = surrogate.covar_module(self._observed).to_dense() + torch.diag(noise_of(surrogate))
-        residual = surrogate.train_targets - surrogate.mean_module(self._observed)
-        self._weights = torch.cholesky_solve(residual[:, None], torch.linalg.cholesky(covariance))[:, 0]
+        _root, self._weights = weights_of(surrogate)
 
     def __call__(self, designs: Tensor) -> Tensor:
         covariance: Tensor = self._surrogate.covar_module(designs, self._observed).to_dense()
