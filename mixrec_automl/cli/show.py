@@ -95,9 +95,8 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
         best = best_trial(trials)
         console.print(trials_table(trials, epochs, best, title="trials"))
         if best is not None and "study" not in search.config:
-            title = (
-                f"best so far: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
-            )
+            what = "winner" if search.state is SearchState.COMPLETED else "best so far"
+            title = f"{what}: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
             replicates = scores(replicates_of(best, decisive(trials)))
             if len(replicates) > 1:
                 title += f", mean of {len(replicates)} replicates {score(fmean(replicates))}"

@@ -63,6 +63,8 @@ def test_afterwards_the_winner_is_told_with_its_corrected_advantage(writer: Sear
     confirm(writer)
     told, found = " ".join(show().split()), json.loads(show("--json"))
     assert "best so far: trial 8, MRR 0.0382" in told
+    writer.set_state(SearchState.COMPLETED)
+    assert "winner: trial 8, MRR 0.0382" in " ".join(show().split())
     assert "mean of 2 replicates 0.0371" in told
     assert "minus the all-serial design: +0.0061 [" in told
     assert "95% over 2 new training seeds, on the same users, corrected for the choice among 2 designs" in told
