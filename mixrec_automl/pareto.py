@@ -1,7 +1,7 @@
 """The Pareto front of a search: the designs of which no other one of at most their size is expected to be better.
 
-What is expected of a design is the mean of its trainings, moved towards that of all designs by as much as luck may be
-in it: the posterior mean of a normal model whose two variances, between designs and between training seeds, are
+What is expected of a design is the mean of its trainings, moved towards the median of all designs by as much as luck
+may be in it: the posterior mean of a normal model whose two variances, between designs and between training seeds, are
 estimated from the trials (empirical Bayes; Efron and Morris, Data Analysis Using Stein's Estimator, 1975). Without
 that, the front of a noisy search is made of designs that were lucky once, and those that were trained again are not on
 it.
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean, median
 
 from mixrec_automl.cluster.training import TRAINABLE_PARAMETERS
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.store.records import Origin, Trial, by_design, scores
 from search_spaces.design import Design
+
+NORMAL_DEVIATION = 1.4826
+"""Standard deviation of a normal variable over its median absolute deviation"""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ def pareto_front(trials: Iterable[Trial]) -> list[Efficient]:
     """
     completed = [one for one in trials if scores([one])]
     expected, known = expected_mrr(completed), []
-    for design, done in by_design(one for one in completed if TRAINABLE_PARAMETERS in one.metrics).items():
+    for design, done in by_design(completed).items():
+        size = next((one.metrics[TRAINABLE_PARAMETERS] for one in done if TRAINABLE_PARAMETERS in one.metrics), None)
+        if size is None:
+            continue
         known.append(
             Efficient(
                 design,
-                int(done[0].metrics[TRAINABLE_PARAMETERS]),
+                int(size),
                 expected[design],
                 fmean(scores(done)),
                 tuple(one.number for one in done),
@@ -67,7 +73,8 @@ def expected_mrr(trials: Sequence[Trial]) -> dict[Design, float]:
     """Of each design of `trials`, which are all completed.
 
     The mean of n trainings is weighted with b / (b + s / n), b being the variance between designs and s that between
-    training seeds; the mean of all designs has the rest.
+    training seeds; the median of all designs has the rest. Designs that have collapsed must not decide how far the
+    others are apart, so b comes from the median absolute deviation.
     """
     of_design = {design: scores(replicates) for design, replicates in by_design(trials).items()}
     means = {design: fmean(own) for design, own in of_design.items()}
@@ -75,8 +82,9 @@ def expected_mrr(trials: Sequence[Trial]) -> dict[Design, float]:
         return means
     between_seeds = training_seed_variance(trials)
     by_luck = fmean(between_seeds / len(own) for own in of_design.values())
-    between_designs = max(variance(means.values()) - by_luck, 0.0)
-    centre, expected = fmean(means.values()), {}
+    centre, expected = median(means.values()), {}
+    spread = NORMAL_DEVIATION * median(abs(mean - centre) for mean in means.values())
+    between_designs = max(spread**2 - by_luck, 0.0)
     for design, own in of_design.items():
         weight = between_designs / (between_designs + between_seeds / len(own))
         expected[design] = centre + weight * (means[design] - centre)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -99,8 +99,11 @@ def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask, console:
     if config.search.second_objective is None:
         return None
 
+    # Without what it declares: that has been checked, value by value, and would be again at every call.
+    bare = replace(config, search=replace(config.search, settings={}, second_objective=None))
+
     def count(settings: Mapping[str, Value]) -> int:
-        own = with_settings(config, settings, "a design")
+        own = with_settings(bare, settings, "a design")
         return trainable_parameters(own.finetune, task)
 
     with console.status("sizes of the designs"):

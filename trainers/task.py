@@ -186,7 +186,7 @@ def trainable_parameters(config: FinetuneConfig, task: TrainingTask) -> int:
 
     It is the same for every architecture, as a bit says what an adapter reads and not how large it is.
 
-    The model itself is built and counted, on torch's meta device: nothing is allocated and no random number is drawn.
+    The model itself is built and counted, on torch's meta device: no layer is allocated and no random number drawn.
     """
     layers = len(DamoeSpace(len(task.backbone.layers), config.model.replacement_frequency).damoe_layers)
     with torch.device("meta"):

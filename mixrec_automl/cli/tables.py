@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixrec_automl.pareto import Efficient
-from mixrec_automl.store.records import Observation, Promotion, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Observation, Origin, Promotion, SearchState, Trial, TrialState
 from search_spaces.architecture import SITES, Placement
 from search_spaces.design import Design, shown
 
@@ -52,10 +52,12 @@ def winner_table(design: Design, title: str | None = None) -> Table:
 
 def front_table(front: Sequence[Efficient], best: Trial) -> Table:
     """A row for each design of a Pareto front; the winner, `best`, is set in bold."""
+    is_confirmed = best.origin is Origin.CONFIRMATION
+    winner = "The winner, in bold where it is here, is the best of those that were confirmed. " if is_confirmed else ""
     table = Table(
         title="Pareto front: the best MRR at every size",
-        caption="expected: the mean of its trainings, moved to that of all designs by as much as may be luck.\n"
-        "The winner, in bold where it is here, is the best of those that were confirmed. Any trial can be promoted.",
+        caption="expected: the mean of its trainings, moved to the median of all designs by as much as may be luck.\n"
+        f"{winner}Any trial can be promoted.",
     )
     table.add_column("trainable parameters", justify="right", no_wrap=True)
     table.add_column("expected MRR", justify="right")

@@ -70,11 +70,15 @@ def by_contribution(means: Tensor, costs: Tensor, reference: Tensor) -> list[int
     """
     left = means.argsort(descending=True, stable=True).tolist()
     chosen, left = left[:1], left[1:]
-    while left:
-        sets = [[*chosen, one] for one in left]
+    while adding := [one for one in left if _adds(one, chosen, means, costs, reference)]:
+        sets = [[*chosen, one] for one in adding]
         volumes = torch.stack([Budgets(costs[own], reference).hypervolume(means[own]) for own in sets])
-        best = int(volumes.argmax())
-        if volumes[best] <= Budgets(costs[chosen], reference).hypervolume(means[chosen]):
-            break
-        chosen.append(left.pop(best))
+        chosen.append(adding[int(volumes.argmax())])
+        left.remove(chosen[-1])
     return chosen + left
+
+
+def _adds(one: int, chosen: list[int], means: Tensor, costs: Tensor, reference: Tensor) -> bool:
+    """Whether a design is the best that it can be compared with, asked exactly: volumes are equal up to rounding."""
+    others = [means[own] for own in chosen if costs[own] <= costs[one]]
+    return bool(costs[one] < 1 and means[one] > max([reference, *others]))

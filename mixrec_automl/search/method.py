@@ -22,7 +22,7 @@ def search_method(
 
     Raises UserError as `transfer_to`.
     """
-    transfer = transfer_to(space, budget.initial_trials, warm_start)
+    transfer = transfer_to(space, budget.initial_trials, warm_start, cost)
     confirmation = Confirmation.within(budget.trials, budget.confirmation_share)
     inner: RankingProposer = MixedProposer(space, budget.initial_trials, transfer=transfer, cost=cost)
     if not space.settings:

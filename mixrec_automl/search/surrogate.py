@@ -158,7 +158,7 @@ def ordinary_outcome(surrogate: DesignSurrogate, means: Tensor) -> Tensor:
     """What a design is worth of which nothing is known, [], but at most the median of `means`, posterior means [any].
 
     As a search goes on it tries good designs mostly, so that their median rises; what the surrogate expects without
-    data is estimated with their correlations in mind, and does not.
+    data is estimated with their correlations in mind, and does not. With a prior it is the level of what was tried.
     """
     with torch.no_grad():
         expected: Tensor = surrogate.mean_module(surrogate.train_inputs[0]).mean()

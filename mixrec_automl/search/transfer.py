@@ -13,8 +13,10 @@ from torch import Tensor
 
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.encoding import Encoding, of_bits, of_settings
+from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.prior_gate import passes
 from mixrec_automl.search.prior_mean import PriorScores
+from mixrec_automl.search.suggestion import relaxation_of
 from mixrec_automl.search.surrogate import DesignSurrogate, weights_of
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import best_first, fit_trials
@@ -54,12 +56,14 @@ class Transfer:
             return self.prior if self.prior is not None and passes(self.prior, trials, encoding) else None
 
 
-def transfer_to(space: DesignSpace, initial_trials: int, source: WarmStart | None) -> Transfer:
+def transfer_to(
+    space: DesignSpace, initial_trials: int, source: WarmStart | None, cost: KnownCost | None = None
+) -> Transfer:
     """What a search over `space` takes over from `source`; nothing where there is none.
 
     Half of the `initial_trials` beside the fixed design are the source's best: they are what is most likely to be good
     here too, and with the quasi-random ones they spread over what the source takes for good and for ordinary, which
-    shows soon whether it ranks the designs of this search.
+    shows soon whether it ranks the designs of this search. With a `cost` they are its best at several sizes.
 
     Raises:
         UserError: the source is of another space.
@@ -73,7 +77,8 @@ def transfer_to(space: DesignSpace, initial_trials: int, source: WarmStart | Non
             raise UserError(f"search.warm_start: search {source.search!r} is of another space: {error}") from error
     encoding = of_settings(space) if space.settings else of_bits(space.architectures.num_bits)
     trials = source.trials
-    best = [design for design in best_first(trials, encoding) if design != space.fixed_design]
+    of_rows = None if cost is None else cost.over(space.mixed, relaxation_of(space.mixed))
+    best = [design for design in best_first(trials, encoding, cost=of_rows) if design != space.fixed_design]
     with one_thread():
         prior = PosteriorMean(fit_trials(trials, encoding))
     return Transfer(tuple(best[: (initial_trials - 1) // 2]), prior)

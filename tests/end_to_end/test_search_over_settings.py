@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,10 @@ def test_designs_with_settings_are_searched_shown_and_promoted(tmp_path: Path) -
     sizes = {trial["metrics"]["trainable_parameters"] for trial in trials}
     assert len(sizes) == len(set(frequencies)), "a layer less has fewer"
     front = shown["pareto_front"]
-    assert winner["number"] in front[-1]["trials"]
-    assert len(front) == 1 or front[0]["trainable_parameters"] < front[-1]["trainable_parameters"]
+    for smaller, larger in pairwise(front):
+        assert smaller["trainable_parameters"] < larger["trainable_parameters"]
+        assert smaller["expected_mrr"] < larger["expected_mrr"]
+    assert front[0]["trainable_parameters"] == min(sizes)
     assert "Pareto front: the best MRR at every size" in output
     client = MlflowClient(tracking_uri=f"sqlite:///{shell.home / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "s"]

@@ -65,6 +65,19 @@ def test_what_is_expected_is_nearly_the_best_guess_over_simulated_searches() -> 
     assert best <= shrunken < (best + raw) / 2
 
 
+def test_collapsed_designs_do_not_switch_that_off() -> None:
+    rng, errors = np.random.default_rng(1), []
+    for _ in range(200):
+        truth = 0.05 + 0.001 * rng.standard_normal(16)
+        truth[:4] = 0.005
+        seen = truth + 0.001 * rng.standard_normal(16)
+        trials = [of_size(0, number, float(mrr)) for number, mrr in enumerate(seen, start=10)]
+        found = np.array(list(expected_mrr(trials).values()))
+        errors.append([np.mean((guess - truth)[4:] ** 2) for guess in (found, seen)])
+    shrunken, raw = np.mean(errors, axis=0)
+    assert shrunken < 0.9 * raw
+
+
 def test_designs_that_differ_no_more_than_luck_are_expected_to_be_alike() -> None:
     trials = [of_size(number, 10 + number // 2, mrr) for number, mrr in enumerate((0.04, 0.06, 0.061, 0.039))]
     assert list(expected_mrr(trials).values()) == pytest.approx([0.05, 0.05])

@@ -63,6 +63,20 @@ def test_the_first_few_of_the_order_hold_nearly_all_that_as_many_can(seed: int) 
     assert volume(order) == pytest.approx(volume(list(range(9))))
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_first_the_front_by_what_it_adds_then_the_others_by_their_value(seed: int) -> None:
+    """Rounding must not pass for a contribution: costs that differ split the volume into steps."""
+    generator = torch.Generator().manual_seed(seed)
+    values, costs = torch.rand(12, generator=generator).double() / 100, torch.rand(12, generator=generator).double()
+    reference = values.median()
+    better = [bool(((costs <= costs[i]) & (values > values[i])).any()) for i in range(12)]
+    front = {i for i in range(12) if not better[i] and values[i] > reference}
+    order = by_contribution(values, costs, reference)
+    assert set(order[: len(front)]) == front
+    rest = values[order[len(front) :]]
+    assert torch.equal(rest, rest.sort(descending=True).values)
+
+
 def test_what_adds_nothing_comes_last_and_the_best_of_it_first() -> None:
     values = torch.tensor([5.0, 4.0, 3.0, 2.0], dtype=torch.float64)
     costs = torch.tensor([0.4, 0.6, 0.5, 0.1], dtype=torch.float64)

@@ -79,22 +79,23 @@ def test_where_all_cost_the_same_it_is_expected_improvement(surrogate: DesignSur
     torch.testing.assert_close(both, alone, rtol=0, atol=1e-9)
 
 
-def test_a_smaller_design_promises_more_than_an_equal_larger_one(surrogate: DesignSurrogate, observed: Tensor) -> None:
-    """The surrogate is blind to a bit that the cost reads."""
+def test_a_design_promises_the_more_the_less_it_costs(surrogate: DesignSurrogate, observed: Tensor) -> None:
+    """The same candidates at different costs, and not at all at that of the largest budget."""
+    candidates = random_designs(100, seed=2)
 
-    def with_last(designs: Tensor) -> Tensor:
-        return 0.5 * designs[:, -1]
+    def values(own: float) -> Tensor:
+        def costs(designs: Tensor) -> Tensor:
+            is_seen = (designs[:, None] == observed).all(dim=2).any(dim=1)
+            return torch.where(is_seen, cost(designs), own)
 
-    values = LogNoisyHypervolumeImprovement(surrogate, observed, None, with_last)
-    twins = random_designs(100, seed=2)
-    twins[:, -1] = 0
-    larger = twins.clone()
-    larger[:, -1] = 1
-    blind = LogNoisyExpectedImprovement(surrogate, observed)
-    alike = (blind(twins) - blind(larger)).abs() < 1e-3
-    if not bool(alike.any()):  # the fit has an effect of that bit: then compare where the larger one is no better
-        alike = blind(twins) >= blind(larger)
-    assert bool((values(twins) > values(larger))[alike].all())
+        return LogNoisyHypervolumeImprovement(surrogate, observed, None, costs)(candidates)
+
+    small, middle, large, beyond = (values(own) for own in (0.05, 0.5, 0.95, 1.0))
+    is_new = ~(candidates[:, None] == observed).all(dim=2).any(dim=1)
+    assert int(is_new.sum()) > 90
+    assert bool((small > middle + 1e-6)[is_new].all())
+    assert bool((middle > large + 1e-6)[is_new].all())
+    assert bool((beyond < -600)[is_new].all())
 
 
 def test_it_is_differentiable_in_continuous_parameters() -> None:
