@@ -13,28 +13,35 @@ from enum import IntEnum, StrEnum
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from search_spaces.mixed import MixedSpace
+
 Bits = tuple[int, ...]
+Levels = tuple[float, ...]
+"""Of a mixed space (`search_spaces/mixed.py`)"""
 Floats = NDArray[np.float64]
 TABLE = Path(__file__).with_name("damoe_bench.parquet")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One instance, over {0,1}^bits."""
+    """One instance, over {0,1}^bits, or over a space that has other parameters behind its bits."""
 
     bits: int
-    value: Callable[[Bits], float]
-    """True value of a design."""
-    observe: Callable[[Bits, np.random.Generator], float]
+    value: Callable[[Any], float]
+    """True value of a design: of bits, or of levels."""
+    observe: Callable[[Any, np.random.Generator], float]
     """One evaluation, whose noise comes from the generator alone."""
     noise_sd: float = 0.0
     """Typical standard deviation of an observation about the true value; 0 where it is the true value."""
+    space: MixedSpace | None = None
+    """Where there is more than bits."""
 
     def masked(self, mask: Bits) -> Problem:
         """The same landscape with its axes turned: design x stands for x XOR `mask`."""
@@ -73,11 +80,15 @@ class Evaluations:
     seed: int
     values: list[float] = field(default_factory=list)
     """True values of what was evaluated, in order."""
-    _repeats: Counter[Bits] = field(default_factory=Counter)
+    _repeats: Counter[Bits | Levels] = field(default_factory=Counter)
 
-    def observe(self, design: Bits) -> float:
+    def observe(self, design: Bits | Levels) -> float:
         """Evaluate it once more."""
-        noise = draws(Purpose.NOISE, self.seed, self._repeats[design], int("".join(map(str, design)), 2))
+        if self.problem.space is None:
+            number = int("".join(map(str, design)), 2)
+        else:
+            number = int.from_bytes(np.asarray(design, dtype=np.float64).tobytes())
+        noise = draws(Purpose.NOISE, self.seed, self._repeats[design], number)
         self._repeats[design] += 1
         self.values.append(self.problem.value(design))
         return self.problem.observe(design, noise)
@@ -94,15 +105,18 @@ class Family(StrEnum):
     ISING = "ising-24"
     LAYERS = "layers-36"
     DAMOE = "damoe-bench-6"
+    MIXED = "mixed-16"
 
 
 def instance(family: Family, seed: int) -> Problem:
     """The instance of `family` that belongs to `seed`, its axes turned by a random mask of the same seed.
 
     Without the mask a method that begins with a design of its own, such as all zeros, might be given a good or a bad
-    one by how a family happens to be coded.
+    one by how a family happens to be coded. (The effects of `mixed-16` are symmetric as they are.)
     """
     problem = MAKERS[family](seed)
+    if problem.space is not None:
+        return problem
     generator = draws(Purpose.MASK, seed, problem.bits)
     return problem.masked(tuple(int(bit) for bit in generator.integers(2, size=problem.bits)))
 
@@ -284,6 +298,12 @@ def damoe() -> Problem:
     )
 
 
+def _mixed(seed: int) -> Problem:
+    from benchmarks.mixed_problem import mixed  # knows the product's spaces
+
+    return mixed(seed)
+
+
 MAKERS: dict[Family, Callable[[int], Problem]] = {
     Family.CONTAMINATION: contamination,
     Family.LABS_30: lambda _: labs(30),
@@ -293,4 +313,5 @@ MAKERS: dict[Family, Callable[[int], Problem]] = {
     Family.ISING: ising,
     Family.LAYERS: layers,
     Family.DAMOE: lambda _: damoe(),
+    Family.MIXED: _mixed,
 }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from benchmarks.problems import Bits, Purpose, draws
 from search_spaces.design import Design
 from trainers.errors import UserError
 
 if TYPE_CHECKING:
+    from mixrec_automl.search.design_space import DesignSpace
     from mixrec_automl.store.records import Origin, Trial
 
 
@@ -25,20 +28,24 @@ class Method(StrEnum):
     AX = "Ax default"
 
 
-class Search(Protocol):
-    """One search over {0,1}^bits; higher is better."""
+D = TypeVar("D", bound=tuple[float, ...])
+"""A design: bits, or the levels of a mixed space"""
 
-    def ask(self) -> Bits:
+
+class Search(Protocol[D]):
+    """One search; higher is better."""
+
+    def ask(self) -> D:
         """The next design; it may be one that was asked for before."""
 
-    def tell(self, design: Bits, observed: float) -> None:
+    def tell(self, design: D, observed: float) -> None:
         """Outcome of the design last asked for, or of any other where none is open."""
 
-    def recommend(self) -> Bits:
+    def recommend(self) -> D:
         """What the method calls the best design so far."""
 
 
-def start(method: Method, bits: int, seed: int, evaluations: int, *, is_noisy: bool) -> Search:
+def start(method: Method, bits: int, seed: int, evaluations: int, *, is_noisy: bool) -> Search[Bits]:
     """A fresh search with defaults everywhere.
 
     Args:
@@ -50,7 +57,7 @@ def start(method: Method, bits: int, seed: int, evaluations: int, *, is_noisy: b
     """
     match method:
         case Method.OURS:
-            return Ours(bits, seed, evaluations, is_noisy)
+            return Ours(bits, seed, evaluations, is_noisy=is_noisy)
         case Method.RANDOM:
             return Random(bits, seed)
         case Method.EVOLUTION:
@@ -106,38 +113,40 @@ class Evolution(Random):
         raise AssertionError("every design has been evaluated")
 
 
-class Ours:
+class OursOver(ABC, Generic[D]):
     """The product's own search method on recorded trials; recommends what the product would promote.
 
     `promote` and `show` take `best_trial`: the winner of the confirmation, or the highest observed mean where there is
-    none. Where a problem has no noise the share for the confirmation is set to zero, as a user would. The product knows
-    designs of three bits a layer alone; a number of bits that is no multiple of three is filled up with one or two bits
-    that do nothing, so that it may propose the same design of the problem up to four times.
+    none. Where a problem has no noise the share for the confirmation is set to zero, as a user would.
     """
 
-    def __init__(self, bits: int, seed: int, evaluations: int, is_noisy: bool) -> None:
-        from mixrec_automl.search.design_space import DesignSpace
+    def __init__(self, space: DesignSpace, seed: int, evaluations: int, *, is_noisy: bool) -> None:
         from mixrec_automl.search.method import search_method
         from mixrec_automl.search_config import BudgetConfig
-        from search_spaces.architecture import BITS_PER_LAYER
-        from search_spaces.damoe import DamoeSpace
 
-        self._bits, self._seed = bits, seed
-        self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
+        self._seed = seed
         own = {} if is_noisy else {"confirmation_share": 0.0}
-        self._proposer = search_method(DesignSpace(self._space), BudgetConfig(trials=evaluations, seed=seed, **own))
+        self._proposer = search_method(space, BudgetConfig(trials=evaluations, seed=seed, **own))
         self._trials: list[Trial] = []
         """In the order of their numbers, those that wait or run included"""
         self._waiting: list[int] = []
         """Numbers of those that `ask` has yet to give out: a proposal may be of several trials."""
 
-    def ask(self) -> Bits:
+    @abstractmethod
+    def _meant(self, design: Design) -> D:
+        """What a design of the product is to the problem."""
+
+    @abstractmethod
+    def _ours(self, design: D) -> Design:
+        """A design of the product that means `design`."""
+
+    def ask(self) -> D:
         design = self.ask_beside()
         if design is None:
             raise AssertionError("it waits for an outcome")
         return design
 
-    def ask_beside(self) -> Bits | None:
+    def ask_beside(self) -> D | None:
         """The next design beside those asked for that have no outcome yet; None: that will be known after one more."""
         if not self._waiting:
             proposal = self._proposer.propose(self._trials, seed=self._seed)
@@ -147,9 +156,8 @@ class Ours:
                 self._waiting.append(self._add(proposal.design, own, proposal.origin))
         return self._design(self._waiting.pop(0))
 
-    def tell(self, design: Bits, observed: float) -> None:
+    def tell(self, design: D, observed: float) -> None:
         from mixrec_automl.store.records import Origin, TrialState
-        from search_spaces.architecture import Architecture
 
         open_ones = [
             trial.number
@@ -157,8 +165,7 @@ class Ours:
             if not trial.state.is_final and trial.number not in self._waiting and self._design(trial.number) == design
         ]
         if not open_ones:
-            filled = Design(Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits))))
-            open_ones.append(self._add(filled, self._seed, Origin.SOBOL))
+            open_ones.append(self._add(self._ours(design), self._seed, Origin.SOBOL))
         number = open_ones[0]
         self._trials[number] = replace(self._trials[number], state=TrialState.COMPLETED, mrr=observed)
 
@@ -170,10 +177,10 @@ class Ours:
         self._trials.append(Trial(number, design, seed, origin, TrialState.RUNNING, attempt=1, proposal_seconds=0.0))
         return number
 
-    def _design(self, number: int) -> Bits:
-        return self._trials[number].architecture.bits[: self._bits]
+    def _design(self, number: int) -> D:
+        return self._meant(self._trials[number].design)
 
-    def recommend(self) -> Bits:
+    def recommend(self) -> D:
         from mixrec_automl.store.records import best_trial
 
         best = best_trial(self._trials)
@@ -182,14 +189,39 @@ class Ours:
         return self._design(best.number)
 
 
+class Ours(OursOver[Bits]):
+    """Over bits.
+
+    The product knows designs of three bits a layer alone; a number of bits that is no multiple of three is filled up
+    with one or two bits that do nothing, so that it may propose the same design of the problem up to four times.
+    """
+
+    def __init__(self, bits: int, seed: int, evaluations: int, *, is_noisy: bool) -> None:
+        from mixrec_automl.search.design_space import DesignSpace
+        from search_spaces.architecture import BITS_PER_LAYER
+        from search_spaces.damoe import DamoeSpace
+
+        self._bits = bits
+        self._space = DamoeSpace(backbone_layers=-(-bits // BITS_PER_LAYER))
+        super().__init__(DesignSpace(self._space), seed, evaluations, is_noisy=is_noisy)
+
+    def _meant(self, design: Design) -> Bits:
+        return design.architecture.bits[: self._bits]
+
+    def _ours(self, design: Bits) -> Design:
+        from search_spaces.architecture import Architecture
+
+        return Design(Architecture.from_bits((*design, *(0,) * (self._space.num_bits - self._bits))))
+
+
 def _names(bits: int) -> list[str]:
     return [f"bit_{position:03d}" for position in range(bits)]
 
 
-class Optuna:
-    """Optuna's TPE or GP sampler over Booleans, as its documentation has them; recommends `study.best_trial`."""
+class OptunaOver(ABC, Generic[D]):
+    """Optuna's TPE or GP sampler, as its documentation has it; recommends `study.best_trial`."""
 
-    def __init__(self, method: Method, bits: int, seed: int) -> None:
+    def __init__(self, method: Method, seed: int) -> None:
         try:
             import optuna
         except ModuleNotFoundError as error:
@@ -203,70 +235,110 @@ class Optuna:
                 else optuna.samplers.TPESampler(seed=seed)
             )
         self._study = optuna.create_study(sampler=sampler, direction="maximize")
-        self._distributions = {
-            name: optuna.distributions.CategoricalDistribution([False, True]) for name in _names(bits)
-        }
+        self._distributions = self._parameters(optuna.distributions)
         self._create = optuna.trial.create_trial
         self._open: Any = None
 
-    def ask(self) -> Bits:
-        self._open = self._study.ask(self._distributions)
-        return self._bits(self._open.params)
+    @abstractmethod
+    def _parameters(self, kinds: Any) -> dict[str, Any]:
+        """Distributions by name; `kinds` is Optuna's module of them."""
 
-    def tell(self, design: Bits, observed: float) -> None:
+    @abstractmethod
+    def _meant(self, params: Mapping[str, Any]) -> D:
+        """The design of Optuna's parameters."""
+
+    @abstractmethod
+    def _params(self, design: D) -> dict[str, Any]:
+        """Inverse of `_meant`."""
+
+    def ask(self) -> D:
+        self._open = self._study.ask(self._distributions)
+        return self._meant(self._open.params)
+
+    def tell(self, design: D, observed: float) -> None:
         if self._open is not None:
             self._study.tell(self._open, observed)
             self._open = None
             return
-        params = {name: bool(bit) for name, bit in zip(self._distributions, design, strict=True)}
+        params = self._params(design)
         self._study.add_trial(self._create(params=params, distributions=self._distributions, value=observed))
 
-    def recommend(self) -> Bits:
-        return self._bits(self._study.best_trial.params)
+    def recommend(self) -> D:
+        return self._meant(self._study.best_trial.params)
 
-    def _bits(self, params: dict[str, Any]) -> Bits:
-        return tuple(int(params[name]) for name in self._distributions)
+
+class Optuna(OptunaOver[Bits]):
+    """Over Booleans."""
+
+    def __init__(self, method: Method, bits: int, seed: int) -> None:
+        self._names = _names(bits)
+        super().__init__(method, seed)
+
+    def _parameters(self, kinds: Any) -> dict[str, Any]:
+        return {name: kinds.CategoricalDistribution([False, True]) for name in self._names}
+
+    def _meant(self, params: Mapping[str, Any]) -> Bits:
+        return tuple(int(params[name]) for name in self._names)
+
+    def _params(self, design: Bits) -> dict[str, Any]:
+        return {name: bool(bit) for name, bit in zip(self._names, design, strict=True)}
 
 
 OBJECTIVE = "value"
 
 
-class AxDefault:
+class AxOver(ABC, Generic[D]):
     """Ax's client with nothing but the space and the objective set; recommends `get_best_parameterization`."""
 
-    def __init__(self, bits: int, seed: int) -> None:
+    def __init__(self, parameters: Sequence[Any], seed: int) -> None:
         from ax.api.client import Client
-        from ax.api.configs import ChoiceParameterConfig
 
         for handler in logging.getLogger("ax").handlers:
             handler.setLevel(logging.WARNING)
-        self._names = _names(bits)
         self._client = Client(random_seed=seed)
-        self._client.configure_experiment(
-            parameters=[
-                # A choice of two values is always ordered to Ax; saying so only avoids its warning.
-                ChoiceParameterConfig(name=name, values=[False, True], parameter_type="bool", is_ordered=True)
-                for name in self._names
-            ],
-            name="search",
-        )
+        self._client.configure_experiment(parameters=parameters, name="search")
         self._client.configure_optimization(objective=OBJECTIVE)
         self._open: int | None = None
 
-    def ask(self) -> Bits:
-        [(self._open, parameters)] = self._client.get_next_trials(max_trials=1).items()
-        return self._bits(parameters)
+    @abstractmethod
+    def _meant(self, parameters: Mapping[str, Any]) -> D:
+        """The design of Ax's parameters."""
 
-    def tell(self, design: Bits, observed: float) -> None:
+    @abstractmethod
+    def _parameters(self, design: D) -> dict[str, Any]:
+        """Inverse of `_meant`."""
+
+    def ask(self) -> D:
+        [(self._open, parameters)] = self._client.get_next_trials(max_trials=1).items()
+        return self._meant(parameters)
+
+    def tell(self, design: D, observed: float) -> None:
         if self._open is None:
-            parameters = {name: bool(bit) for name, bit in zip(self._names, design, strict=True)}
-            self._open = self._client.attach_trial(parameters=parameters)
+            self._open = self._client.attach_trial(parameters=self._parameters(design))
         self._client.complete_trial(trial_index=self._open, raw_data={OBJECTIVE: observed})
         self._open = None
 
-    def recommend(self) -> Bits:
+    def recommend(self) -> D:
         parameters, *_ = self._client.get_best_parameterization()
-        return self._bits(parameters)
+        return self._meant(parameters)
 
-    def _bits(self, parameters: Any) -> Bits:
+
+class AxDefault(AxOver[Bits]):
+    """Over Booleans."""
+
+    def __init__(self, bits: int, seed: int) -> None:
+        from ax.api.configs import ChoiceParameterConfig
+
+        self._names = _names(bits)
+        # A choice of two values is always ordered to Ax; saying so only avoids its warning.
+        parameters = [
+            ChoiceParameterConfig(name=name, values=[False, True], parameter_type="bool", is_ordered=True)
+            for name in self._names
+        ]
+        super().__init__(parameters, seed)
+
+    def _meant(self, parameters: Mapping[str, Any]) -> Bits:
         return tuple(int(parameters[name]) for name in self._names)
+
+    def _parameters(self, design: Bits) -> dict[str, Any]:
+        return {name: bool(bit) for name, bit in zip(self._names, design, strict=True)}

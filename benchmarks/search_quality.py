@@ -24,12 +24,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
+from benchmarks.mixed_methods import start_mixed
 from benchmarks.problems import Evaluations, Family, instance
-from benchmarks.search_methods import Method, start
+from benchmarks.search_methods import Method, Search, start
 from trainers.errors import UserError
 
 TIERS = (
@@ -103,7 +104,11 @@ class Record:
 def search(cell: Cell[Method]) -> Record:
     """Run it from the start."""
     problem = instance(cell.family, cell.seed)
-    method = start(cell.method, problem.bits, cell.seed, cell.evaluations, is_noisy=problem.noise_sd > 0)
+    method: Search[Any]
+    if problem.space is None:
+        method = start(cell.method, problem.bits, cell.seed, cell.evaluations, is_noisy=problem.noise_sd > 0)
+    else:
+        method = start_mixed(cell.method, cell.seed, cell.evaluations)
     evaluations = Evaluations(problem, cell.seed)
     seconds = 0.0
     for _ in range(cell.evaluations):

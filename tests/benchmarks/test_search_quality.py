@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import search_quality
-from benchmarks.problems import Family
+from benchmarks.mixed_methods import start_mixed
+from benchmarks.mixed_problem import random_levels
+from benchmarks.problems import Family, instance
 from benchmarks.search_methods import Method, start
 from benchmarks.search_quality import CONFIRMATORY, QUICK, TUNING, Cell, Record, append, main, read, search
 from benchmarks.search_quality_table import Verdict, compare, write
@@ -46,6 +48,27 @@ def test_methods_ask_are_told_and_recommend_what_was_tried(method: Method) -> No
     assert search.recommend() in told
     if method is not Method.AX:
         assert told[search.recommend()] == max(told.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_search_a_mixed_space_as_well(method: Method) -> None:
+    """Designs of others are told as the method's own are; what is recommended was tried."""
+    problem, told = instance(Family.MIXED, seed=3), dict[tuple[float, ...], float]()
+    search = start_mixed(method, seed=3, evaluations=20)
+    for levels in random_levels(np.random.default_rng(0), 3):
+        search.tell(levels, problem.value(levels))
+        told[levels] = problem.value(levels)
+    for _ in range(12 if method is Method.EVOLUTION else 4):
+        levels = search.ask()
+        assert problem.space is not None
+        assert np.allclose(problem.space.levels(problem.space.setting(levels)), levels)
+        told[levels] = problem.value(levels)
+        search.tell(levels, told[levels])
+    recommended = search.recommend()
+    nearest = min(told, key=lambda one: float(np.abs(np.subtract(one, recommended)).max()))
+    assert np.allclose(nearest, recommended, atol=1e-9)
+    if method is not Method.AX:
+        assert told[nearest] == max(told.values())
 
 
 def test_evolution_changes_few_bits_of_a_good_design() -> None:
