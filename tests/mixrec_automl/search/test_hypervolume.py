@@ -15,7 +15,7 @@ from mixrec_automl.search.replication import design_to_train, knowledge_gradient
 from mixrec_automl.search.surrogate import DesignSurrogate, fit, ordinary_outcome
 from tests.mixrec_automl.search.test_acquisition import random_designs
 
-DRAWS = 40_000
+DRAWS = 20_000
 
 
 def cost(designs: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def test_it_is_the_mean_gain_over_joint_draws(
 ) -> None:
     """Each draw holds values of all that was seen and of the candidate; nothing is taken for granted but the cost."""
     seen = observed if pending is None else torch.cat([observed, pending])
-    candidates = random_designs(60, seed=2)
+    candidates = random_designs(40, seed=2)
     found = LogNoisyHypervolumeImprovement(surrogate, observed, pending, cost)(candidates)
     generator = torch.Generator().manual_seed(3)
     seen = torch.unique(seen, dim=0)

@@ -80,9 +80,9 @@ def test_24_evaluations_find_most_of_the_front_and_more_than_a_search_for_the_be
         {"width": w, "kind": k, "rate": r, "deep": 1} for w, k, r in product((4, 8, 16, 32, 64), ("a", "c"), rates)
     ]
     whole = hypervolume(list(everything))
-    both = [searched(COST, 24, seed) / whole for seed in range(3)]
-    alone = [searched(None, 24, seed) / whole for seed in range(3)]
-    assert sum(both) / 3 > 0.93, both
+    both = [searched(COST, 24, seed) / whole for seed in range(2)]
+    alone = [searched(None, 24, seed) / whole for seed in range(2)]
+    assert sum(both) / 2 > 0.93, both
     assert sum(both) > sum(alone), (both, alone)
 
 
