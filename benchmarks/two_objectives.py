@@ -3,6 +3,8 @@
     pip install -e '.[bench]'
     OMP_NUM_THREADS=1 python benchmarks/two_objectives.py 10        seeds 0 to 9: about half an hour of a core
 
+Each search is kept in `two-objectives.jsonl` in `$MIXREC_HOME`, so the command goes on where it was interrupted.
+
 A space like a search's: twelve bits, the kind of two adapters, a width and a rate, noise of a tenth of the outcomes'
 spread. Wider adapters and richer kinds are better and larger, with diminishing returns that each seed draws. Methods:
 ours with the cost, ours for the outcome alone, quasi-random settings, and Optuna's samplers for several objectives,
@@ -13,6 +15,7 @@ recommended, as a share of that of the true front, the reference being the media
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import warnings
@@ -20,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -27,6 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.warm_start import interval
+from mixrec_automl import paths
 from mixrec_automl.search.budgets import Budgets
 from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.suggestion import Observed, relaxation_of, suggest
@@ -179,23 +184,40 @@ def shares(name: str, seed: int, trials: int = TRIALS) -> dict[int, float]:
     raise AssertionError("a run has no end of its own")
 
 
+def kept(path: Path) -> dict[tuple[str, int], dict[int, float]]:
+    """What `path` has: the shares of each method and seed."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return {(row["method"], row["seed"]): {int(check): share for check, share in row["shares"].items()} for row in rows}
+
+
+def keep(path: Path, name: str, seed: int) -> None:
+    """Run one search and append what came of it, as one write."""
+    line = json.dumps({"method": name, "seed": seed, "shares": shares(name, seed)}) + "\n"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seeds = range(int(sys.argv[1]))
-    found: dict[str, list[dict[int, float]]] = {name: [] for name in METHODS}
-    for seed in seeds:
-        for name, own in found.items():
-            own.append(shares(name, seed))
-        print(f"seed {seed}", file=sys.stderr, flush=True)
+    seeds, path = range(int(sys.argv[1])), paths.home() / "two-objectives.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for seed, name in product(seeds, METHODS):
+        if (name, seed) not in kept(path):
+            keep(path, name, seed)
+            print(f"seed {seed}, {name}", file=sys.stderr, flush=True)
+    found = kept(path)
     print(f"{len(seeds)} seeds: share of the true front's hypervolume; in brackets minus ours, 95 % over seeds")
     print(f"{'trials':>20}" + "".join(f"{check:>28}" for check in CHECKS))
-    for name, rows in found.items():
+    for name in METHODS:
         cells = []
         for check in CHECKS:
-            differences = [row[check] - ours[check] for row, ours in zip(rows, found["ours"], strict=True)]
+            own = [found[name, seed][check] for seed in seeds]
+            differences = [share - found["ours", seed][check] for share, seed in zip(own, seeds, strict=True)]
             told = "" if name == "ours" else f" ({interval(differences)})"
-            cells.append(f"{np.mean([row[check] for row in rows]):.2f}{told}")
+            cells.append(f"{np.mean(own):.2f}{told}")
         print(f"{name:>20}" + "".join(f"{cell:>28}" for cell in cells))
 
 
