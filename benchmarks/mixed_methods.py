@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.mixed_problem import random_levels, space
-from benchmarks.problems import Levels, Purpose, draws
-from benchmarks.search_methods import FIRST, PARENTS, AxOver, Method, OptunaOver, OursOver, Search
+from benchmarks.problems import Levels
+from benchmarks.search_methods import FIRST, AxOver, BestObserved, Method, OptunaOver, OursOver, Search
 from search_spaces.design import Design
 from search_spaces.mixed import Integer, Ordinal, Parameter, Real
 
@@ -27,24 +27,12 @@ def start_mixed(method: Method, seed: int, evaluations: int) -> Search[Levels]:
             return MixedOptuna(method, seed)
 
 
-class MixedRandom:
-    """As `Random`."""
+class MixedRandom(BestObserved[Levels]):
+    """Distinct uniform levels."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = draws(Purpose.METHOD, seed)
-        self._observed: dict[Levels, float] = {}
-
-    def ask(self) -> Levels:
-        while True:
-            [levels] = random_levels(self._generator, 1)
-            if levels not in self._observed:
-                return levels
-
-    def tell(self, design: Levels, observed: float) -> None:
-        self._observed[design] = observed
-
-    def recommend(self) -> Levels:
-        return max(self._observed, key=self._observed.__getitem__)
+    def _drawn(self) -> Levels:
+        [levels] = random_levels(self._generator, 1)
+        return levels
 
 
 class MixedEvolution(MixedRandom):
@@ -53,10 +41,10 @@ class MixedEvolution(MixedRandom):
     def ask(self) -> Levels:
         if len(self._observed) < FIRST:
             return super().ask()
-        parents = sorted(self._observed, key=self._observed.__getitem__, reverse=True)[:PARENTS]
+        parents = self._parents()
         while True:
             parent = parents[self._generator.integers(len(parents))]
-            [fresh] = random_levels(self._generator, 1)
+            fresh = self._drawn()
             drawn = self._generator.random(len(parent)) < 1 / len(parent)
             drawn[self._generator.integers(len(parent))] = True
             child = tuple(new if anew else old for old, new, anew in zip(parent, fresh, drawn, strict=True))

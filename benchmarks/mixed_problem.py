@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.problems import CENTRE, LAYER_NOISE, SPREAD, Levels, Problem, Purpose, draws, layers
 from mixrec_automl.config import from_dict
 from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.suggestion import relaxation_of
 
 DEPTH = 4
 SETTINGS = {
@@ -73,11 +74,10 @@ def mixed(seed: int) -> Problem:
     )
 
 
-def _levels() -> list[int]:
+@cache
+def _levels() -> tuple[int, ...]:
     """The highest level of each parameter; 0 of a continuous one."""
-    from mixrec_automl.search.suggestion import relaxation_of
-
-    return [max(factor.levels - 1, 0) for factor in relaxation_of(space().mixed).factors]
+    return tuple(max(factor.levels - 1, 0) for factor in relaxation_of(space().mixed).factors)
 
 
 def random_levels(generator: np.random.Generator, count: int) -> list[Levels]:

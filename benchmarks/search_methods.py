@@ -68,25 +68,43 @@ def start(method: Method, bits: int, seed: int, evaluations: int, *, is_noisy: b
             return Optuna(method, bits, seed)
 
 
-class Random:
-    """Distinct uniform designs; recommends the best observed one."""
+class BestObserved(ABC, Generic[D]):
+    """Recommends the best observed design, and asks for distinct random ones."""
 
-    def __init__(self, bits: int, seed: int) -> None:
-        self._bits = bits
+    def __init__(self, seed: int) -> None:
         self._generator = draws(Purpose.METHOD, seed)
-        self._observed: dict[Bits, float] = {}
+        self._observed: dict[D, float] = {}
 
-    def ask(self) -> Bits:
+    @abstractmethod
+    def _drawn(self) -> D:
+        """A uniform design."""
+
+    def ask(self) -> D:
         while True:
-            design = tuple(int(bit) for bit in self._generator.integers(2, size=self._bits))
+            design = self._drawn()
             if design not in self._observed:
                 return design
 
-    def tell(self, design: Bits, observed: float) -> None:
+    def tell(self, design: D, observed: float) -> None:
         self._observed[design] = observed
 
-    def recommend(self) -> Bits:
+    def recommend(self) -> D:
         return max(self._observed, key=self._observed.__getitem__)
+
+    def _parents(self) -> list[D]:
+        """Of the next child of an evolution: the `PARENTS` best observed."""
+        return sorted(self._observed, key=self._observed.__getitem__, reverse=True)[:PARENTS]
+
+
+class Random(BestObserved[Bits]):
+    """Distinct uniform designs."""
+
+    def __init__(self, bits: int, seed: int) -> None:
+        super().__init__(seed)
+        self._bits = bits
+
+    def _drawn(self) -> Bits:
+        return tuple(int(bit) for bit in self._generator.integers(2, size=self._bits))
 
 
 FIRST, PARENTS = 10, 5
@@ -102,7 +120,7 @@ class Evolution(Random):
     def ask(self) -> Bits:
         if len(self._observed) < FIRST:
             return super().ask()
-        parents = sorted(self._observed, key=self._observed.__getitem__, reverse=True)[:PARENTS]
+        parents = self._parents()
         for attempt in range(1 << 30):
             rate = min(0.5, 2.0 ** (attempt // 100) / self._bits)
             flips = self._generator.random(self._bits) < rate

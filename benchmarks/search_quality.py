@@ -14,9 +14,6 @@ The plan below was committed before its first run. Whoever tunes the search take
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
+from benchmarks.kept_lines import append_line, whole_lines
 from benchmarks.mixed_methods import start_mixed
 from benchmarks.problems import Evaluations, Family, instance
 from benchmarks.search_methods import Method, Search, start
@@ -148,28 +146,15 @@ def _versions() -> dict[str, str]:
 
 
 def append(path: Path, record: Record) -> None:
-    """One line, on the disk when this returns; what a crash left of an earlier line stays a line of its own."""
-    with path.open("ab+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(asdict(record)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """See `append_line`."""
+    append_line(path, asdict(record))
 
 
 def read(path: Path) -> list[Record]:
     """All whole records, the first of each cell; none where there is no file."""
-    if not path.exists():
-        return []
     found: dict[tuple[str, str, int], Record] = {}
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = Record(**json.loads(line))
-        except ValueError:
-            continue  # cut off by a crash
+    for values in whole_lines(path):
+        record = Record(**values)
         found.setdefault((record.family, record.method, record.seed), record)
     return list(found.values())
 

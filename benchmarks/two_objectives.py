@@ -15,7 +15,6 @@ recommended, as a share of that of the true front, the reference being the media
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import warnings
@@ -30,6 +29,7 @@ import optuna
 import torch
 from torch import Tensor
 
+from benchmarks.kept_lines import append_line, whole_lines
 from benchmarks.warm_start import interval
 from mixrec_automl import paths
 from mixrec_automl.search.budgets import Budgets
@@ -186,17 +186,15 @@ def shares(name: str, seed: int, trials: int = TRIALS) -> dict[int, float]:
 
 def kept(path: Path) -> dict[tuple[str, int], dict[int, float]]:
     """What `path` has: the shares of each method and seed."""
-    if not path.exists():
-        return {}
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {(row["method"], row["seed"]): {int(check): share for check, share in row["shares"].items()} for row in rows}
+    return {
+        (row["method"], row["seed"]): {int(check): share for check, share in row["shares"].items()}
+        for row in whole_lines(path)
+    }
 
 
 def keep(path: Path, name: str, seed: int) -> None:
-    """Run one search and append what came of it, as one write."""
-    line = json.dumps({"method": name, "seed": seed, "shares": shares(name, seed)}) + "\n"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    """Run one search and keep what came of it."""
+    append_line(path, {"method": name, "seed": seed, "shares": shares(name, seed)})
 
 
 def main() -> None:

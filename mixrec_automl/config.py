@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_origin, get_type_hints
 
@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mixrec_automl.presets import find_preset
-from mixrec_automl.search_config import RangeConfig, SearchConfig
+from mixrec_automl.search_config import RangeConfig, SearchConfig, without_settings
 from mixrec_automl.searched_settings import parameters_of, why_not
 from trainers.errors import UserError
 
@@ -149,7 +149,7 @@ def _build(raw: Any, origin: _Origin) -> SearchConfig:
 
 def _check_settings(config: SearchConfig, origin: _Origin) -> None:
     """Every declared value, and both ends of every range, make a valid configuration of the others as they are."""
-    base = replace(config, search=replace(config.search, settings={}, second_objective=None))
+    base = without_settings(config)
     for key, declared in config.search.settings.items():
         where = f"{origin.of(f'{SETTINGS}.{key}')}: {SETTINGS}"
         reason = why_not(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from mixrec_automl.config import with_settings
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.parameter_cost import parameter_cost
-from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.search_config import SearchConfig, without_settings
 from search_spaces.mixed import Value
 from trainers.baselines.config import BaselineName
 from trainers.baselines.floors import cheap_floors
@@ -100,7 +100,7 @@ def _cost(config: SearchConfig, space: DesignSpace, task: TrainingTask, console:
         return None
 
     # Without what it declares: that has been checked, value by value, and would be again at every call.
-    bare = replace(config, search=replace(config.search, settings={}, second_objective=None))
+    bare = without_settings(config)
 
     def count(settings: Mapping[str, Value]) -> int:
         own = with_settings(bare, settings, "a design")

@@ -181,6 +181,12 @@ class SearchConfig:
         return asdict(self)
 
 
+def without_settings(config: SearchConfig) -> SearchConfig:
+    """`config` with no settings that are searched for, and so without a second objective."""
+    return replace(config, search=replace(config.search, settings={}, second_objective=None))
+
+
 def for_a_study(config: SearchConfig) -> SearchConfig:
     """`config` with every trial trained to its end, and no settings that are searched for."""
-    return replace(config, search=replace(config.search, pruning=PruningConfig(), settings={}, second_objective=None))
+    bare = without_settings(config)
+    return replace(bare, search=replace(bare.search, pruning=PruningConfig()))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixrec_automl.search.budgets import Cost
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.kernels import Columns
+from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.suggestion import relaxation_of
 from search_spaces.architecture import BITS_PER_LAYER, as_bit_rows
 from search_spaces.design import Design
@@ -34,6 +36,11 @@ def of_settings(space: DesignSpace) -> Encoding:
     """Of architectures and settings."""
     relaxation = relaxation_of(space.mixed)
     return Encoding(relaxation.columns, lambda designs: relaxation.features(points_of(space, designs)))
+
+
+def cost_of_rows(space: DesignSpace, cost: KnownCost | None) -> Cost | None:
+    """`cost` of the rows of `of_settings`; None where there is none."""
+    return None if cost is None else cost.over(space.mixed, relaxation_of(space.mixed))
 
 
 def bits_of(designs: Iterable[Design]) -> Tensor:

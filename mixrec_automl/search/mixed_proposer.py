@@ -14,7 +14,7 @@ import numpy as np
 
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.designs import Made, Seen, next_proposal
-from mixrec_automl.search.encoding import Encoding, of_settings, points_of
+from mixrec_automl.search.encoding import Encoding, cost_of_rows, of_settings, points_of
 from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
@@ -45,9 +45,8 @@ class MixedProposer:
 
     def ranking(self, trials: Sequence[Trial]) -> list[Design]:
         """See `best_first`."""
-        mixed = self.space.mixed
-        cost = None if self.cost is None else self.cost.over(mixed, relaxation_of(mixed))
-        return best_first(trials, self._encoding, self.transfer.prior_for(trials, self._encoding), cost)
+        prior = self.transfer.prior_for(trials, self._encoding)
+        return best_first(trials, self._encoding, prior, cost_of_rows(self.space, self.cost))
 
     def propose(self, trials: Sequence[Trial], *, seed: int) -> Proposal:
         """See `Proposer.propose`."""

@@ -31,22 +31,20 @@ def parameter_cost(space: DesignSpace, count: Callable[[Mapping[str, Value]], in
     names = tuple(one.name for one in read)
 
     @cache
-    def log_count(*values: Value) -> float:
-        return math.log(count(dict(zip(names, values, strict=True))))
+    def counted(*values: Value) -> int:
+        return count(dict(zip(names, values, strict=True)))
 
     # A dense integer is a width or a rank, which count the most at their ends.
-    every = [
-        log_count(*values) for values in product(*(values_of(one) or (one.value(0), one.value(1)) for one in read))
-    ]
+    every = [counted(*values) for values in product(*(values_of(one) or (one.value(0), one.value(1)) for one in read))]
     least, most = min(every), max(every)
     if least == most:
         raise UserError(
-            f"search.second_objective: all designs have {round(math.exp(most)):,} trainable parameters; declare "
+            f"search.second_objective: all designs have {most:,} trainable parameters; declare "
             "search.settings that change that number, such as model.bottleneck"
         )
-    highest = most + MARGIN * (most - least)
+    lowest, highest = math.log(least), math.log(most) + MARGIN * math.log(most / least)
 
     def of(setting: Setting) -> float:
-        return (log_count(*(setting[name] for name in names)) - least) / (highest - least)
+        return (math.log(counted(*(setting[name] for name in names))) - lowest) / (highest - lowest)
 
-    return KnownCost(of, names), round(math.exp(least)), round(math.exp(most))
+    return KnownCost(of, names), least, most

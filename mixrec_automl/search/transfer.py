@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mixrec_automl.search.design_space import DesignSpace
-from mixrec_automl.search.encoding import Encoding, of_bits, of_settings
+from mixrec_automl.search.encoding import Encoding, cost_of_rows, of_bits, of_settings
 from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.prior_gate import passes
 from mixrec_automl.search.prior_mean import PriorScores
-from mixrec_automl.search.suggestion import relaxation_of
 from mixrec_automl.search.surrogate import DesignSurrogate, weights_of
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import best_first, fit_trials
@@ -77,8 +76,8 @@ def transfer_to(
             raise UserError(f"search.warm_start: search {source.search!r} is of another space: {error}") from error
     encoding = of_settings(space) if space.settings else of_bits(space.architectures.num_bits)
     trials = source.trials
-    of_rows = None if cost is None else cost.over(space.mixed, relaxation_of(space.mixed))
-    best = [design for design in best_first(trials, encoding, cost=of_rows) if design != space.fixed_design]
+    ranked = best_first(trials, encoding, cost=cost_of_rows(space, cost))
+    best = [design for design in ranked if design != space.fixed_design]
     with one_thread():
         prior = PosteriorMean(fit_trials(trials, encoding))
     return Transfer(tuple(best[: (initial_trials - 1) // 2]), prior)
