@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
 
 from mixrec_automl.cluster.executor import Event, ExecutorDied
 from mixrec_automl.cluster.reservations import all_of_this_job, give_back
@@ -88,5 +88,5 @@ class SlotExecutor:
 def _death_noticed() -> Iterator[None]:
     try:
         yield
-    except (RayActorError, GetTimeoutError) as error:
+    except (RayActorError, OutOfMemoryError, GetTimeoutError) as error:  # the second one: Ray ended it to get memory
         raise ExecutorDied(f"the process that keeps the slots up is gone: {error}") from error
