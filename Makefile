@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A test process for each core, of one thread each; more than four would be short of memory. In order: end to end first.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install search test lint unit faults soak parity docs clean
@@ -24,7 +26,7 @@ search: install  ## set up, then the main job: an architecture search on MovieLe
 
 test: lint  ## set up, then all checks and all tests, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -33,7 +35,7 @@ lint: install  ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 unit: install  ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not end_to_end'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not end_to_end'
 
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
 	$(BIN)/python -m pytest -m fault

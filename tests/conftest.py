@@ -12,6 +12,10 @@ from tests.postgres import PostgresMissingError, PostgresServer, find_binaries
 
 REQUIRED = "MIXREC_TEST_REQUIRE_SERVICES"
 
+# Tables for what is no terminal are as wide as they need to be, unless this says otherwise, as it does in the processes
+# of pytest-xdist.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def postgres_binaries() -> Path:
