@@ -69,6 +69,13 @@ for noisy in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
+def open_client(tracking_uri: str) -> MlflowClient:
+    """Makes the folder of an SQLite file."""
+    if tracking_uri.startswith("sqlite:///"):
+        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
 @dataclass(frozen=True)
 class _KnownRun:
     """What MLflow is known to hold of a run."""
@@ -111,9 +118,7 @@ class MlflowView:
     @classmethod
     def open(cls, search: Search, tracking_uri: str, artifacts: Path) -> MlflowView:
         """Finds or makes the experiment; asks MLflow which runs of this search exist."""
-        if tracking_uri.startswith("sqlite:///"):
-            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(tracking_uri=tracking_uri)
+        client = open_client(tracking_uri)
         experiment = client.get_experiment_by_name(search.name)
         if experiment is None:
             on_server = tracking_uri.startswith(("http://", "https://"))

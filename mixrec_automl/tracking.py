@@ -68,6 +68,14 @@ def project(repository: Repository, search: str, tracking_uri: str, artifacts: P
     repository.note_tracking(search, None, shown)
 
 
+def count_experiments(tracking_uri: str) -> int:
+    """How many MLflow has, the deleted ones left out; makes its tables where there are none. Raises what it raises."""
+    set_mlflow_environment()
+    from mixrec_automl.mlflow_view import open_client
+
+    return len(open_client(tracking_uri).search_experiments())
+
+
 class Projector:
     """Projects one search in a background thread: after each `wake`, and again later where MLflow fails.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mixrec_automl
-from mixrec_automl.cli import baselines, data, promote, recommend, search, searches, show, stop, study, ui
+from mixrec_automl.cli import baselines, data, doctor, promote, recommend, search, searches, show, stop, study, ui
 from mixrec_automl.cli.errors import FriendlyGroup
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ Examples:
 @app.command("list", epilog="Example: mixrec-automl data list --json")
 def list_(as_json: AsJson = False) -> None:
     """List the data sets that are prepared or can be fetched by name."""
-    rows = [_row(name) for name in sorted({*_prepared_names(), *(known.name for known in KNOWN)})]
+    rows = [_row(name) for name in sorted({*paths.prepared_names(), *(known.name for known in KNOWN)})]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -255,12 +255,6 @@ def _attributes(given: list[str]) -> Attributes:
             raise UserError(f"--attribute {text!r}: give KEY or KEY=COLUMN, each key one word and once")
         chosen[key] = (column,) if equals else tuple(DEFAULT_ATTRIBUTES.get(key, (key,)))
     return chosen
-
-
-def _prepared_names() -> list[str]:
-    root = paths.data_root()
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    return [folder.name for folder in folders if folder.is_dir() and paths.NAME_PATTERN.fullmatch(folder.name)]
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from trainers.errors import UserError
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Only small messages pass through the object store; data and backbone are read from disk by each worker."""
+ANSWER_SECONDS = 10.0
+"""Within this a cluster's head takes a connection."""
 
 
 @contextmanager
@@ -31,6 +34,7 @@ def ray_session() -> Iterator[Path | None]:
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
+        _check_answers(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -53,6 +57,17 @@ def ray_session() -> Iterator[Path | None]:
             yield folder
         finally:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse a port that nobody listens to. Ray itself would try for many minutes, and tell of each try."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # as "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error.strerror or error}") from error
 
 
 def check_one_machine(reason: str) -> None:
