@@ -34,7 +34,7 @@ def ray_session() -> Iterator[Path | None]:
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
-        _check_answers(address)
+        refuse_a_silent_port(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -59,13 +59,13 @@ def ray_session() -> Iterator[Path | None]:
             ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Refuse a port that nobody listens to. Ray itself would try for many minutes, and tell of each try."""
+def refuse_a_silent_port(address: str) -> None:
+    """Raise UserError where nobody listens there. Ray itself would try for many minutes, and tell of each try."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # as "auto"
         return
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except OSError as error:
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error.strerror or error}") from error
 
