@@ -159,6 +159,15 @@ def read(path: Path) -> list[Record]:
     return list(found.values())
 
 
+def records_of(plan: Plan) -> Path:
+    """Those of the confirmatory run are committed, so that it goes on elsewhere; others are in `$MIXREC_HOME`."""
+    from mixrec_automl import paths
+
+    if plan is CONFIRMATORY:
+        return Path(__file__).with_suffix(".jsonl")
+    return paths.home() / "search-quality" / f"{plan.name}.jsonl"
+
+
 def run(cells: Iterable[Cell[M]], path: Path, console: Console, search: Callable[[Cell[M]], Record]) -> int:
     """All cells that `path` does not have yet, in this process and one thread. Returns how many of them raised.
 
@@ -193,11 +202,9 @@ def run(cells: Iterable[Cell[M]], path: Path, console: Console, search: Callable
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 1: a search raised; 2: the user can mend it."""
-    from mixrec_automl import paths
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "table"))
-    parser.add_argument("--folder", type=Path, help="of the records; default: search-quality in $MIXREC_HOME")
+    parser.add_argument("--folder", type=Path, help="of the records; default: that of `records_of`")
     plans = parser.add_mutually_exclusive_group()
     plans.add_argument("--quick", dest="plan", action="store_const", const=QUICK, default=CONFIRMATORY)
     plans.add_argument("--tuning", dest="plan", action="store_const", const=TUNING)
@@ -205,8 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--families", nargs="+", type=Family, default=list(Family), metavar="FAMILY")
     given = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    folder: Path = given.folder or paths.home() / "search-quality"
-    path = folder / f"{given.plan.name}.jsonl"
+    path = records_of(given.plan) if given.folder is None else given.folder / f"{given.plan.name}.jsonl"
     chosen = [cell for cell in given.plan.cells() if cell.method in given.methods and cell.family in given.families]
     try:
         if given.command == "run":
