@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A test process for each core, of one thread each; more than four would be short of memory.
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install search test lint unit faults soak parity docs clean
@@ -26,7 +26,8 @@ search: install  ## set up, then the main job: an architecture search on MovieLe
 
 test: lint  ## set up, then all checks and all tests, with coverage
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not end_to_end' --cov --cov-report=
+	$(BIN)/python -m pytest -m 'end_to_end and not fault' --cov --cov-append --cov-report=term
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .

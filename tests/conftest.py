@@ -17,14 +17,6 @@ REQUIRED = "MIXREC_TEST_REQUIRE_SERVICES"
 os.environ.pop("COLUMNS", None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process: those that start real processes, lest two at a time be too slow for what
-    they expect, and the tests of a file, which share fixtures."""
-    for item in items:
-        group = "end to end" if item.get_closest_marker("end_to_end") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def postgres_binaries() -> Path:
     """Skips the calling test where there is no PostgreSQL; where `REQUIRED` is 1, the test fails instead."""
