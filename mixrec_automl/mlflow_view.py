@@ -69,11 +69,11 @@ for noisy in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def open_client(tracking_uri: str) -> MlflowClient:
-    """Makes the folder of an SQLite file."""
+def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
+    """Makes the folder of an SQLite file. Without `registry_uri` the registry is where MLflow's own settings say."""
     if tracking_uri.startswith("sqlite:///"):
         Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=tracking_uri)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from mlflow.tracking import MlflowClient  # noqa: E402
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
 
+from mixrec_automl.mlflow_view import open_client  # noqa: E402
+
 CHAMPION = "champion"
 PACKAGE = "package"
 _CODE = Path(mixrec_automl.__file__).with_name("registry_model.py")
@@ -56,10 +58,7 @@ class Registry:
     @cached_property
     def _client(self) -> MlflowClient:
         """Opened when first asked: a new SQLite database takes seconds to set up, which a mere folder need not cost."""
-        uri = self._tracking_uri
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return open_client(self._tracking_uri, self._tracking_uri)
 
     def register(
         self, name: str, package: Path, run_id: str, example: list[str], data_fingerprint: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,18 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixrec_automl.tracking import MLFLOW_ENVIRONMENT
+from tests.ports import HOST, free_port
 
 START_SECONDS = 90.0
-HOST = "127.0.0.1"
 
 
 class MlflowServer:
     """On a free port of this machine, with its database in `folder`; not started yet."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 

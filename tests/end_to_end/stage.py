@@ -25,8 +25,8 @@ from tests.mixrec_automl.cluster.trainings import true_mrr
 ROOT = Path(__file__).parents[2]
 NOT_PASSED_ON = ("RAY_ADDRESS", "MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI")
 WORKER = "ray::RayTrainWorker"
-SECONDS_TO_END = 28
-"""Within this a command ends that was asked to; an end that nobody asked for may wait 30 for MLflow."""
+SECONDS_TO_END = 20
+"""Within this a command ends that was asked to."""
 
 
 def plan(

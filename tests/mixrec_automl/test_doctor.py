@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mixrec_automl.cluster import inspection
 from mixrec_automl.cluster.inspection import ClusterFound
 from mixrec_automl.doctor import CHECKS, Finding, Level, examine
 from mixrec_automl.store.repository import Repository
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +24,6 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MIXREC_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@pytest.fixture
-def dead_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def run(*arguments: str) -> Result:
@@ -57,8 +49,9 @@ def test_all_is_well_on_a_fresh_machine_and_nothing_is_left(home: Path) -> None:
 
 
 def test_services_that_do_not_answer_are_a_line_each_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, dead_port: int
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    dead_port = free_port()
     monkeypatch.setenv("MIXREC_DATABASE_URL", f"postgresql+psycopg://ada:secret@127.0.0.1:{dead_port}/mixrec")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{dead_port}")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{dead_port}")

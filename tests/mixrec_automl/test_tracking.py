@@ -341,13 +341,14 @@ def test_the_projector_catches_up_after_an_outage(
     assert contents(uri)["trial-000"]["status"] == "FINISHED"
 
 
+@pytest.mark.end_to_end  # it measures time, so nothing may run beside it
 def test_a_dead_server_delays_nobody(repository: Repository, tmp_path: Path) -> None:
     projector = Projector(repository, NAME, "http://127.0.0.1:9", tmp_path, lambda: True)
     start = time.monotonic()
     projector.start()
     for _ in range(100):
         projector.wake()
-    assert time.monotonic() - start < 5, "MLflow's own wait is ten seconds"
+    assert time.monotonic() - start < 0.5
     start = time.monotonic()
     assert not projector.close(timeout=0.5)
     assert time.monotonic() - start < 2.0

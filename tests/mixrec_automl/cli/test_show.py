@@ -27,6 +27,7 @@ from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
 from tests.mixrec_automl.store.writing import started, writer_of
+from tests.ports import free_port
 from trainers.errors import UserError
 
 HEAVY = ("ray", "torch", "ax", "mlflow", "botorch", "transformers", "pandas", "sqlalchemy")
@@ -270,13 +271,6 @@ def test_the_winner_is_a_table_of_layers_by_adapters() -> None:
     Console(width=100, file=printed).print(winner_table(Design(Architecture.parse("010-101"))))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.getvalue().splitlines() if "│" in line]
     assert rows == [["1", "serial", "parallel", "serial"], ["2", "parallel", "serial", "parallel"]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_ui_refuses_a_port_that_is_taken() -> None:

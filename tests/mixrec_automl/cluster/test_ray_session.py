@@ -7,14 +7,8 @@ import socket
 import pytest
 
 from mixrec_automl.cluster.ray_session import ray_session, refuse_a_silent_port
+from tests.ports import free_port
 from trainers.errors import UserError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("shape", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
