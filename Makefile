@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# A test process for each core, of one thread each; more than four would be short of memory.
+# Tests that compute and neither start processes nor measure time: they run in a process for each core, of one thread each;
+# more than four would be short of memory.
+COMPUTING := tests/search_spaces tests/trainers
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -26,8 +28,8 @@ search: install  ## set up, then the main job: an architecture search on MovieLe
 
 test: lint  ## set up, then all checks and all tests, with coverage
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not end_to_end' --cov --cov-report=
-	$(BIN)/python -m pytest -m 'end_to_end and not fault' --cov --cov-append --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(COMPUTING) --cov --cov-report=
+	$(BIN)/python -m pytest $(COMPUTING:%=--ignore=%) --cov --cov-append --cov-report=term
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -36,7 +38,7 @@ lint: install  ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 unit: install  ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not end_to_end'
+	$(BIN)/python -m pytest -m 'not end_to_end'
 
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
 	$(BIN)/python -m pytest -m fault

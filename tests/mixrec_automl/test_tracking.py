@@ -341,7 +341,6 @@ def test_the_projector_catches_up_after_an_outage(
     assert contents(uri)["trial-000"]["status"] == "FINISHED"
 
 
-@pytest.mark.end_to_end  # it measures time, so nothing may run beside it
 def test_a_dead_server_delays_nobody(repository: Repository, tmp_path: Path) -> None:
     projector = Projector(repository, NAME, "http://127.0.0.1:9", tmp_path, lambda: True)
     start = time.monotonic()
