@@ -158,14 +158,34 @@ def test_stop_and_resume_lose_no_finished_epoch_and_no_trial(bench: Bench) -> No
     assert sorted(epochs) == [(n, e) for n in range(6) for e in (1, 2, 3)], "each epoch was trained exactly once"
 
 
+class Patient(InProcessExecutor):
+    """Its trainings end their only epoch at its close, whatever they are told before."""
+
+    def __init__(self) -> None:
+        self._closing = threading.Event()
+        super().__init__(self._train)
+
+    def _train(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        self._closing.wait()
+        return Counting(epochs=1)(trial, on_epoch)
+
+    def close(self) -> None:
+        self._closing.set()
+        super().close()
+
+
 def test_a_training_that_does_not_react_is_left_for_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixrec_automl.controller.STOP_SECONDS", 0.3)
-    timer = threading.Timer(0.5, bench.stop.set)
-    timer.start()
     executors: list[InProcessExecutor] = []
 
+    def stop_at_the_third(trial: Trial) -> None:
+        if trial.number == 2:
+            bench.stop.set()
+
+    bench.watching.on_trial = stop_at_the_third
+
     def make() -> InProcessExecutor:
-        executors.append(InProcessExecutor(Counting(epochs=1, seconds=2)))
+        executors.append(Patient())
         return executors[-1]
 
     search = bench.run_with(make, trials=4)
