@@ -129,7 +129,7 @@ def _decide(
         return first_champion(evaluation)
     rival = _called(champion)
     with console.status(f"scoring {rival} again"), scratch_folder() as scratch:
-        loaded = read_package(registry.fetch(f"{champion.name}/{champion.version}", Path(scratch)))
+        loaded = read_package(registry.fetch(champion, Path(scratch)))
         return challenge(evaluation, loaded, rival, data, force=force)
 
 

@@ -116,18 +116,13 @@ class Registry:
         for key, value in metrics.items():
             self._client.set_model_version_tag(version.name, version.version, key, value)
 
-    def fetch(self, model: str, folder: Path) -> Path:
-        """The package of `model`: a registered name (its champion), `name@alias`, `name/version`, the same behind
-        `models:/`, or the folder of a package itself.
-
-        Args:
-            folder: where files of a remote registry are put; those of a local one are used in place.
+    def find(self, model: str) -> ModelVersion:
+        """The version that `model` names now: a registered name (its champion), `name@alias`, `name/version`, or the
+        same behind `models:/`.
 
         Raises:
-            UserError: no such model, its files are gone, or the registry does not answer.
+            UserError: no such model, or the registry does not answer.
         """
-        if Path(model).joinpath("model.json").is_file():
-            return Path(model)
         reference = model.removeprefix(_PREFIX)
         name, at, alias = reference.partition("@")
         version = ""
@@ -142,9 +137,17 @@ class Registry:
             if error.error_code not in _UNKNOWN:
                 raise _no_answer(error) from error
             raise UserError(self._not_found(model, name)) from error
-        return self._download(found, folder)
+        return _as_version(found)
 
-    def _download(self, found: MlflowVersion, folder: Path) -> Path:
+    def fetch(self, found: ModelVersion, folder: Path) -> Path:
+        """The package of a version.
+
+        Args:
+            folder: where files of a remote registry are put; those of a local one are used in place.
+
+        Raises:
+            UserError: its files are gone.
+        """
         uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
         # Given a destination, MLflow copies even the files of a local registry.
         is_local = uri.startswith(("file:", "/"))

@@ -11,7 +11,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from trainers.package import Package, read_package
-from trainers.recommend import recommend
+from trainers.recommend import Query, recommend_each
 
 
 class RegisteredRecommender(PythonModel):  # type: ignore[misc]
@@ -26,10 +26,8 @@ class RegisteredRecommender(PythonModel):  # type: ignore[misc]
         del context
         options = params or {}
         k, exclude_seen = int(options.get("k", 10)), bool(options.get("exclude_seen", False))
-        return [
-            [asdict(found) for found in recommend(self._package, list(history), k=k, exclude_seen=exclude_seen)]
-            for history in model_input["history"]
-        ]
+        queries = [Query(list(history), k=k, exclude_seen=exclude_seen) for history in model_input["history"]]
+        return [[asdict(one) for one in found] for found in recommend_each(self._package, queries)]
 
 
 set_model(RegisteredRecommender())

@@ -60,19 +60,26 @@ class Package:
     data_fingerprint: str
     """Of the data it was trained on: its ranks compare only with those on the same data"""
 
-    def score(self, items: NDArray[np.int32]) -> Tensor:
+    @property
+    def reads_texts(self) -> bool:
         """See `trainers.recommend.Recommender`."""
-        return self._score(self.layout, items)
+        return True
 
-    def score_texts(self, texts: Sequence[str]) -> Tensor:
+    def score(self, histories: Sequence[NDArray[np.int32]]) -> Tensor:
+        """See `trainers.recommend.Recommender`."""
+        return self._score(self.layout, histories)
+
+    def score_texts(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """See `trainers.recommend.Recommender`: each text stands as an item that M_cf does not know."""
+        texts = [text for history in histories for text in history]
         items = np.arange(len(self.catalogue), len(self.catalogue) + len(texts), dtype=np.int32)
         known = np.concatenate([self.layout.known_items, np.zeros(len(texts), dtype=np.bool_)])
-        return self._score(replace(self.layout, item_tokens=self._with_texts(texts), known_items=known), items)
+        layout = replace(self.layout, item_tokens=self._with_texts(texts), known_items=known)
+        return self._score(layout, np.split(items, np.cumsum([len(history) for history in histories])[:-1]))
 
-    def _score(self, layout: Layout, items: NDArray[np.int32]) -> Tensor:
-        read = window(self.model, layout, items, self.config.data.history)
-        return score_histories(self.model, layout, [read], [UNKNOWN_USER])[0]
+    def _score(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> Tensor:
+        read = [window(self.model, layout, items, self.config.data.history) for items in histories]
+        return score_histories(self.model, layout, read, [UNKNOWN_USER] * len(read))
 
     def _with_texts(self, texts: Sequence[str]) -> ItemTokens:
         """The catalogue's tokens with one more row a text, written as the catalogue writes a title."""
@@ -84,6 +91,10 @@ class Package:
             np.concatenate([known.offsets, known.offsets[-1] + added.offsets[1:]]),
             np.concatenate([known.tokens, added.tokens]),
         )
+
+
+def is_package(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
 
 
 def write_package(

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import mixrec_automl
-from mixrec_automl.cli import baselines, data, doctor, promote, recommend, search, searches, show, stop, study, ui
+from mixrec_automl.cli import (
+    baselines,
+    data,
+    doctor,
+    promote,
+    recommend,
+    search,
+    searches,
+    serve,
+    show,
+    stop,
+    study,
+    ui,
+)
 from mixrec_automl.cli.errors import FriendlyGroup
 
 app = typer.Typer(
@@ -48,6 +61,7 @@ app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,19 +38,13 @@ def recommend(
 
     if bool(items) == bool(texts):
         raise UserError("give the history either with --item ID ... or with --text TEXT ...")
-    from mixrec_automl.registry import Registry, scratch_folder
-    from trainers.baselines.package import is_baseline_package, read_baseline_package
-    from trainers.package import read_package
-    from trainers.recommend import Recommender
+    from mixrec_automl.serving.loading import ModelSource
+    from trainers.recommend import Query
     from trainers.recommend import recommend as recommend_items
 
-    with scratch_folder() as scratch:
-        package: Recommender
-        if is_baseline_package(Path(model)):
-            package = read_baseline_package(Path(model))
-        else:
-            package = read_package(Registry(paths.tracking_uri()).fetch(model, Path(scratch)))
-        found = recommend_items(package, items or texts or [], texts=bool(texts), k=k, exclude_seen=exclude_seen)
+    source = ModelSource(model, paths.tracking_uri())
+    package = source.load(source.version()).package
+    found = recommend_items(package, Query(items or texts or [], bool(texts), k, exclude_seen))
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return

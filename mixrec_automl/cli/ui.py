@@ -33,7 +33,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this ma
     uri = paths.tracking_uri()
     on_server = uri.startswith(("http://", "https://"))
     if not on_server:
-        _check_free(port)
+        check_free(HOST, port)
     _catch_up(Repository.open(), uri)
     if on_server:
         typer.echo(f"MLflow runs at {uri}")
@@ -63,13 +63,14 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this ma
         server.wait()
 
 
-def _check_free(port: int) -> None:
+def check_free(host: str, port: int) -> None:
+    """Raise UserError where `port` cannot be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError as error:
-            raise UserError(f"port {port} of {HOST} is taken or not allowed: choose another with --port") from error
+            raise UserError(f"port {port} of {host} is taken or not allowed: choose another with --port") from error
 
 
 def _catch_up(repository: Repository, uri: str) -> None:

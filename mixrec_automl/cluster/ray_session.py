@@ -83,17 +83,26 @@ def check_resources(cluster: ClusterConfig) -> None:
     Raises:
         UserError: the nodes have too few CPUs or GPUs for all slots at once; says what is there and what is missing.
     """
-    needed = {"CPU": float(cluster.cpus_per_worker), "GPU": cluster.gpus_per_worker}
-    needed = {name: amount for name, amount in needed.items() if amount}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(math.floor(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
-    wanted = cluster.slots * cluster.workers_per_trial
-    if room >= wanted:
+    fit, wanted = room(cluster.cpus_per_worker, cluster.gpus_per_worker), cluster.slots * cluster.workers_per_trial
+    if fit >= wanted:
         return
+    needed = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    nodes = _resources()
     there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in ("CPU", "GPU"))
-    each = " and ".join(f"{amount:g} {name}" + "s" * (amount != 1) for name, amount in needed.items())
+    each = " and ".join(f"{amount:g} {name}" + "s" * (amount != 1) for name, amount in needed.items() if amount)
     raise UserError(
         f"cluster.slots x cluster.workers_per_trial = {cluster.slots} x {cluster.workers_per_trial} processes with "
-        f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {room}. "
+        f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {fit}. "
         f"Lower cluster.slots, cluster.workers_per_trial or cluster.cpus_per_worker, or connect more machines"
     )
+
+
+def room(cpus: float, gpus: float) -> int:
+    """How many processes with `cpus` (above 0) and `gpus` each the nodes could hold, were they idle."""
+    needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    return sum(min(math.floor(node.get(name, 0) / amount) for name, amount in needed.items()) for node in _resources())
+
+
+def _resources() -> list[dict[str, float]]:
+    """Of each node that lives."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 
 class Shell:
@@ -38,3 +42,20 @@ class Shell:
             process.wait()
         assert process.returncode == code, output
         return output
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read lines until one holds `text`."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    pytest.fail(f"ended without {text!r}:\n{''.join(lines)}")
+
+
+def assert_own_lines_only(lines: Sequence[str]) -> None:
+    """Lines of Ray, MLflow or transformers carry a level, a source file or a bar."""
+    foreign = [line for line in lines if re.search(r"INFO|WARN|ERROR|\.py:\d|it/s|pid=|Registered|Downloading", line)]
+    assert foreign == []

@@ -6,16 +6,14 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from mixrec_automl.store.records import SearchState, best_trial
-from tests.end_to_end.shell import Shell
+from tests.end_to_end.shell import Shell, assert_own_lines_only, wait_for
 from tests.end_to_end.stage import SECONDS_TO_END, Stage
 from tests.trainers.data.files import shop_items, shop_sequences, write_jsonl
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
@@ -38,25 +36,8 @@ promotion: {{epochs: {epochs}, workers: 2}}
 """
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
-    """Read lines until one holds `text`."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return lines
-    pytest.fail(f"ended without {text!r}:\n{''.join(lines)}")
-
-
 def epochs_in(output: str) -> list[int]:
     return [int(number) for number in re.findall(rf"^epoch (\d+)/{EPOCHS}: validation MRR", output, re.MULTILINE)]
-
-
-def assert_own_lines_only(lines: Sequence[str]) -> None:
-    """Lines of Ray, MLflow or transformers carry a level, a source file or a bar."""
-    foreign = [line for line in lines if re.search(r"INFO|WARN|ERROR|\.py:\d|it/s|pid=|Registered|Downloading", line)]
-    assert foreign == []
 
 
 @pytest.fixture(scope="module")

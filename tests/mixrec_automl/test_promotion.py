@@ -196,7 +196,7 @@ def check_flat(flat: Mapping[str, float], evaluations: Sequence[Evaluation]) -> 
 def test_the_registered_model_gives_the_test_ranks_again(world: World, tmp_path: Path) -> None:
     outcome = world.promote()
     assert outcome is not None
-    again = evaluate_package(read_package(world.registry.fetch(NAME, tmp_path)), world.data)
+    again = evaluate_package(read_package(world.registry.fetch(world.registry.find(NAME), tmp_path)), world.data)
     files = ("test-ranks.parquet", "test-ranks-unseen.parquet")
     for first, second, file in zip(outcome.evaluations, again, files, strict=True):
         stored = UserRanks.read(world.plan().folder / file)

@@ -20,7 +20,7 @@ from mixrec_automl.registry import ModelVersion, Registry, registered_name
 from tests.trainers.tiny_package import make_package
 from trainers.errors import UserError
 from trainers.package import read_package
-from trainers.recommend import recommend
+from trainers.recommend import Query, recommend_each
 
 import mlflow  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
@@ -69,7 +69,7 @@ def registry(uri: str, root: Path, package: Path) -> Registry:
 
 def files_of(registry: Registry, version: str) -> dict[str, bytes]:
     """Content by relative path of what `fetch` gives."""
-    folder = registry.fetch(f"{NAME}/{version}", Path("/nonexistent"))
+    folder = registry.fetch(registry.find(f"{NAME}/{version}"), Path("/nonexistent"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -100,16 +100,11 @@ def test_a_package_comes_back_file_by_file(registry: Registry, package: Path) ->
     ],
 )
 def test_every_way_to_name_a_model(registry: Registry, uri: str, model: str, version: str, tmp_path: Path) -> None:
-    folder = registry.fetch(model, tmp_path)
+    folder = registry.fetch(registry.find(model), tmp_path)
     place = MlflowClient(tracking_uri=uri).get_model_version_download_uri(NAME, version)
     assert folder.as_uri() == f"{place}/artifacts/package", "files of a local registry are used in place"
     assert list(tmp_path.iterdir()) == [], "and not copied"
     assert (folder / "model.json").is_file()
-
-
-def test_a_folder_is_taken_as_it_is(package: Path, tmp_path: Path) -> None:
-    """And no registry is asked."""
-    assert Registry("http://127.0.0.1:9").fetch(str(package), tmp_path) == package
 
 
 @pytest.mark.parametrize(
@@ -127,17 +122,17 @@ def test_a_folder_is_taken_as_it_is(package: Path, tmp_path: Path) -> None:
 )
 def test_an_unknown_model_is_one_clear_error(registry: Registry, model: str, told: str | None, tmp_path: Path) -> None:
     if told is None:  # an empty alias is the default one
-        assert registry.fetch(model, tmp_path).is_dir()
+        assert registry.fetch(registry.find(model), tmp_path).is_dir()
         return
     with pytest.raises(UserError, match=told) as caught:
-        registry.fetch(model, tmp_path)
+        registry.fetch(registry.find(model), tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_registry_says_how_to_fill_it(tmp_path: Path) -> None:
     empty = Registry(f"sqlite:///{tmp_path / 'new' / 'empty.db'}")
     with pytest.raises(UserError, match="none is registered yet; `mixrec-automl promote SEARCH` registers one"):
-        empty.fetch("mixrec-shop", tmp_path)
+        empty.fetch(empty.find("mixrec-shop"), tmp_path)
     assert empty.champion("mixrec-shop") is None
 
 
@@ -145,12 +140,12 @@ def test_files_that_are_gone_are_told(uri: str, root: Path, package: Path, tmp_p
     registry = Registry(uri)
     name = "mixrec-gone"
     registry.register(name, package, new_run(uri, root), ["i1"], "data")
-    folder = registry.fetch(f"{name}/1", tmp_path)
+    folder = registry.fetch(registry.find(f"{name}/1"), tmp_path)
     folder.rename(tmp_path / "moved")
     with pytest.raises(
         UserError, match=r"mixrec-gone version 1: there is no package \(any more\) at .*; promote it again"
     ):
-        registry.fetch(f"{name}/1", tmp_path)
+        registry.fetch(registry.find(f"{name}/1"), tmp_path)
 
 
 def test_a_foreign_model_is_told(uri: str, tmp_path: Path) -> None:
@@ -158,13 +153,13 @@ def test_a_foreign_model_is_told(uri: str, tmp_path: Path) -> None:
     client.create_registered_model("foreign")
     client.create_model_version("foreign", source=tmp_path.as_uri())
     with pytest.raises(UserError, match=r"foreign version 1: there is no package"):
-        Registry(uri).fetch("foreign/1", tmp_path)
+        Registry(uri).fetch(Registry(uri).find("foreign/1"), tmp_path)
 
 
 def test_a_registry_that_does_not_answer_has_no_unknown_champion(tmp_path: Path) -> None:
     """Taken for "no champion yet", a dead server would let anything past the gate."""
     dead = Registry("http://127.0.0.1:9")
-    for ask in (lambda: dead.champion(NAME), lambda: dead.fetch(NAME, tmp_path)):
+    for ask in (lambda: dead.champion(NAME), lambda: dead.fetch(dead.find(NAME), tmp_path)):
         with pytest.raises(UserError, match="the model registry of MLflow does not answer") as caught:
             ask()
         assert "\n" not in str(caught.value)
@@ -186,7 +181,7 @@ def check_safetensors(path: Path) -> None:
 
 
 def test_the_logged_model_holds_code_and_data_but_no_pickle(registry: Registry, package: Path) -> None:
-    root = registry.fetch(f"{NAME}/1", Path("/nonexistent")).parents[1]
+    root = registry.fetch(registry.find(f"{NAME}/1"), Path("/nonexistent")).parents[1]
     description = yaml.safe_load((root / "MLmodel").read_text())
     flavor = description["flavors"]["python_function"]
     assert Path(flavor["model_code_path"]).name == "registry_model.py", "models from code"
@@ -218,10 +213,8 @@ def test_mlflow_loads_and_asks_the_champion(uri: str, package: Path) -> None:
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     histories = [["i1", "i2"], ["i7"]]
     answers = loaded.predict(pd.DataFrame({"history": histories}), params={"k": 3, "exclude_seen": True})
-    expected = read_package(package)
-    assert answers == [
-        [asdict(one) for one in recommend(expected, history, k=3, exclude_seen=True)] for history in histories
-    ]
+    queries = [Query(history, k=3, exclude_seen=True) for history in histories]
+    assert answers == [[asdict(one) for one in found] for found in recommend_each(read_package(package), queries)]
     assert [len(answer) for answer in loaded.predict(pd.DataFrame({"history": histories}))] == [10, 10]
 
 
@@ -238,7 +231,7 @@ run = client.create_run(client.create_experiment("s", Path(artifacts).as_uri()))
 for _ in range(2):
     version = registry.register("mixrec-shop", Path(package), run, ["i1"], "data")
 registry.move_champion(version)
-registry.fetch("mixrec-shop", Path(scratch))
+registry.fetch(registry.find("mixrec-shop"), Path(scratch))
 print(version.version)
 """
 

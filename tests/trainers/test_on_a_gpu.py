@@ -27,7 +27,7 @@ from trainers.device import pick_device
 from trainers.model.mixrec import MixRec
 from trainers.package import read_package
 from trainers.ranks import TEST_SETTINGS
-from trainers.recommend import Recommendation, recommend
+from trainers.recommend import Query, Recommendation, recommend
 
 HAS_GPU = torch.cuda.is_available()
 HISTORY = np.array([3, 4, 5], dtype=np.int32)
@@ -70,9 +70,9 @@ def recommended(root: Path, model: dict[str, Any], training: dict[str, Any]) -> 
     """Prepared, trained, packed, read and asked: all 16 items by their scores, then the same for texts."""
     made = make_package(root, model=model, precision="float32", **training)
     package = read_package(made.package)
-    found = recommend(package, ["i1", "i2"], k=16)
+    found = recommend(package, Query(["i1", "i2"], k=16))
     if model.get("collaborative_columns") == "none":
-        found += recommend(package, ["title thing"], texts=True, k=16)
+        found += recommend(package, Query(["title thing"], texts=True, k=16))
     return found
 
 
@@ -108,7 +108,7 @@ def test_baselines_are_trained_and_asked_there(name: BaselineName, tmp_path: Pat
         assert next(model.parameters()).device.type == "cuda"
         for ranks in rank_users(model, sequences(), TEST_SETTINGS):
             assert (ranks.rank >= 1).all()
-        found = read_baseline_package(tmp_path / "gpu" / "package").score(HISTORY).cpu()
+        found = read_baseline_package(tmp_path / "gpu" / "package").score([HISTORY])[0].cpu()
     assert found.isfinite().all()
     if not HAS_GPU:  # a real one draws other random numbers
         torch.testing.assert_close(found, expected)

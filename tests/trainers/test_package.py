@@ -99,18 +99,18 @@ def refuse(*arguments, **options):
 
 socket.socket.connect = socket.getaddrinfo = refuse
 from trainers.package import read_package
-from trainers.recommend import recommend
+from trainers.recommend import Query, recommend
 
-found = recommend(read_package(Path(sys.argv[1])), ["i1", "i2"], k=16)
+found = recommend(read_package(Path(sys.argv[1])), Query(["i1", "i2"], k=16))
 print(json.dumps([[one.item, one.score.hex()] for one in found]))
 """
 
 
 def test_it_needs_no_network_no_data_and_no_working_folder(made: Made, tmp_path: Path) -> None:
     """By a relative path, in a process that knows the package alone; the scores are the very same bits."""
-    from trainers.recommend import recommend
+    from trainers.recommend import Query, recommend
 
-    here = recommend(read_package(made.package), ["i1", "i2"], k=16)
+    here = recommend(read_package(made.package), Query(["i1", "i2"], k=16))
     shutil.copytree(made.package, tmp_path / "alone")
     (tmp_path / "home").mkdir()
     environment = {

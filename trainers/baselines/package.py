@@ -46,14 +46,21 @@ class BaselinePackage:
     catalogue: Catalogue
     data_fingerprint: str
 
-    @torch.inference_mode()
-    def score(self, items: NDArray[np.int32]) -> Tensor:
+    @property
+    def reads_texts(self) -> bool:
         """See `Recommender`."""
-        return self.model.score_history(items)
+        return False
 
-    def score_texts(self, texts: Sequence[str]) -> Tensor:
+    @torch.inference_mode()
+    def score(self, histories: Sequence[NDArray[np.int32]]) -> Tensor:
+        """See `Recommender`."""
+        return torch.stack([self.model.score_history(items) for items in histories])
+
+    def score_texts(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """Raises UserError."""
-        raise UserError(f"{self.name} cannot read {len(texts)} texts, for it knows items alone: give them with --item")
+        raise UserError(
+            f"{self.name} cannot read {len(histories[0])} texts, for it knows items alone: give identifiers of items"
+        )
 
 
 def write_baseline_package(

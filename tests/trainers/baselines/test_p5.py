@@ -23,7 +23,7 @@ from trainers.baselines.p5_weights import P5Body, build_p5
 from trainers.baselines.package import read_baseline_package, write_baseline_package
 from trainers.baselines.rows import Rows, to_rows
 from trainers.errors import UserError
-from trainers.recommend import recommend
+from trainers.recommend import Query, recommend
 
 ITEMS = 130
 """Two pieces each, of three beginnings"""
@@ -159,8 +159,8 @@ def test_a_package_needs_no_folder_of_weights(tmp_path: Path) -> None:
     package, history = read_baseline_package(tmp_path / "package"), np.array([3, 4, 5], dtype=np.int32)
     assert isinstance(package.model, P5)
     assert package.model.started_from == model.started_from
-    torch.testing.assert_close(package.score(history), model.score_history(history).detach(), atol=1e-4, rtol=1e-4)
-    assert len(recommend(package, [data.catalogue.ids[3]], k=5)) == 5
+    torch.testing.assert_close(package.score([history])[0], model.score_history(history).detach(), atol=1e-4, rtol=1e-4)
+    assert len(recommend(package, Query([data.catalogue.ids[3]], k=5))) == 5
 
 
 def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:

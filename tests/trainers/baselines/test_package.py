@@ -22,7 +22,7 @@ from trainers.baselines.package import (
 )
 from trainers.baselines.train import load_baseline
 from trainers.errors import UserError
-from trainers.recommend import recommend
+from trainers.recommend import Query, recommend
 
 NAMES = get_args(BaselineName)
 SETTINGS = BaselinesConfig(**{name: SMALL[name] for name in NAMES})  # type: ignore[arg-type]
@@ -41,17 +41,17 @@ def test_a_package_scores_like_the_model_that_was_trained(name: BaselineName, tm
     model, history = packed(name, tmp_path), np.array([3, 4, 5], dtype=np.int32)
     assert is_baseline_package(tmp_path / "package")
     package = read_baseline_package(tmp_path / "package")
-    torch.testing.assert_close(package.score(history), model.score_history(history).detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(package.score([history])[0], model.score_history(history).detach(), atol=1e-4, rtol=1e-4)
     assert started_from(tmp_path / "package") == package.model.started_from == model.started_from
     texts = ", texts by all-minilm-l6-v2" if name == "unisrec" else ""
     assert model.started_from == f"random weights{texts}"
     ids = package.catalogue.ids
-    found = recommend(package, [ids[3], ids[4], ids[5]], k=6, exclude_seen=True)
+    found = recommend(package, Query([ids[3], ids[4], ids[5]], k=6, exclude_seen=True))
     assert len(found) == 6
     assert {one.item for one in found}.isdisjoint(ids[3:6])
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     with pytest.raises(UserError, match="knows items alone"):
-        recommend(package, ["a ball"], texts=True)
+        recommend(package, Query(["a ball"], texts=True))
 
 
 @pytest.mark.parametrize("name", ["mf", "ncf"])

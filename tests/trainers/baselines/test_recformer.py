@@ -260,7 +260,7 @@ def test_a_package_needs_no_folder_of_the_encoder(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     package = read_baseline_package(tmp_path / "package")
     history = np.array([1, 0], dtype=np.int32)
-    torch.testing.assert_close(package.score(history), model.score_history(history).detach())
+    torch.testing.assert_close(package.score([history])[0], model.score_history(history).detach())
     assert package.model.started_from == start.started_from
 
 

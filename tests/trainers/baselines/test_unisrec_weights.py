@@ -122,7 +122,7 @@ def test_a_package_needs_no_folder_of_weights(folder: Path) -> None:
     write_baseline_package(folder / "package", "unisrec", BaselinesConfig(unisrec=config), model, CATALOGUE, "data")
     (folder / "model.safetensors").unlink()
     package = read_baseline_package(folder / "package")
-    torch.testing.assert_close(package.score(HISTORY), model.score_history(HISTORY))
+    torch.testing.assert_close(package.score([HISTORY])[0], model.score_history(HISTORY))
     assert package.model.started_from == model.started_from
 
 

@@ -1,0 +1,73 @@
+"""`mixrec-automl serve`: a registered model as an HTTP service."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+EXAMPLE = (
+    "Examples: mixrec-automl serve mixrec-ml-100k ; then, elsewhere: "
+    "curl -X POST http://127.0.0.1:8000/recommend -H 'Content-Type: application/json' "
+    """-d '{"history": ["50", "172"], "k": 5}'"""
+)
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A registered model (its champion), NAME@ALIAS, NAME/VERSION, the same behind models:/, or the folder "
+            "of a package. Where an alias is moved, the service follows within seconds."
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Beyond this machine it needs MIXREC_SERVE_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes with a copy of the model each.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores, and threads, of each replica.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each replica; a share such as 0.5 is one too.")] = 0,
+) -> None:
+    """Serve a model over HTTP, here or on the Ray cluster that RAY_ADDRESS names, until Ctrl-C."""
+    from mixrec_automl import paths
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.cli.ui import check_free
+    from mixrec_automl.serving.loading import ModelSource
+    from trainers.errors import UserError
+
+    source = ModelSource(model, paths.tracking_uri())
+    version = source.version()  # before Ray starts: a wrong name is told at once
+    from mixrec_automl.cluster.ray_session import ray_session
+    from mixrec_automl.cluster.serving import TOKEN, ServingOptions, serving
+    from mixrec_automl.interruption import stop_on_signals
+
+    token = os.environ.get(TOKEN)
+    if not _is_loopback(host) and not token:
+        raise UserError(
+            f"whoever reaches {host} could ask: set {TOKEN} to a long random text, which requests then carry as "
+            f"`Authorization: Bearer ...`, or serve on 127.0.0.1 behind a proxy of your own"
+        )
+    if not os.environ.get("RAY_ADDRESS"):  # else the head's port, which this machine cannot try
+        check_free(host, port)
+    reference = str(source.folder.absolute()) if source.folder else model
+    options = ServingOptions(model=reference, replicas=replicas, cpus=cpus, gpus=gpus)
+    called = reference if version is None else f"{version.name} version {version.version}"
+    console = make_console()
+    with stop_on_signals() as stop, ray_session(), ExitStack() as served:
+        with console.status(f"starting {called}"):
+            served.enter_context(serving(options, host, port))
+        url = f"http://{host}:{port}"
+        typer.echo(f"{called}: {url}/recommend   (pages: {url}/docs; Ctrl-C ends it)")
+        stop.wait()
+        typer.echo("ending")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,110 @@
+"""The HTTP service as replicas on Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+
+from mixrec_automl import paths
+from mixrec_automl.cluster.ray_session import room
+from mixrec_automl.serving.counters import Counters
+from mixrec_automl.serving.http import MOST_WAITING, make_app
+from mixrec_automl.serving.loading import ModelSource
+from mixrec_automl.serving.messages import Answer, Asked, Refusal
+from mixrec_automl.serving.service import RecommenderService
+from trainers.errors import UserError
+
+APPLICATION = "mixrec"
+TOKEN = "MIXREC_SERVE_TOKEN"
+"""Environment variable with the token that a request has to carry; read by each replica, written nowhere"""
+MOST_TOGETHER = 32
+"""Histories that are read in one pass"""
+
+
+class ServingOptions(BaseModel):
+    """What a deployment is made of: the `args` of `build_app` in a Serve configuration file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    """A registered name (its champion), `name@alias`, `name/version`, or the folder of a package"""
+    replicas: int = Field(1, ge=1)
+    cpus: float = Field(1, gt=0)
+    """Of each replica, which computes with so many threads"""
+    gpus: float = Field(0, ge=0)
+
+
+class Replica:
+    """One process with one copy of the model."""
+
+    def __init__(self, model: str) -> None:
+        self._service = RecommenderService(ModelSource(model, paths.tracking_uri()))
+        self._counters = Counters()
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return make_app(
+            self._ask,
+            lambda: self._service.model,
+            lambda: self._service.trouble,
+            self._counters,
+            token=os.environ.get(TOKEN) or None,
+        )
+
+    @serve.batch(max_batch_size=MOST_TOGETHER, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
+    async def _ask(self, asked: list[Asked]) -> Sequence[Answer | Refusal]:
+        """Serve gathers what came while the batch before was computed; nobody waits for others to come."""
+        self._counters.batches.observe(len(asked))
+        return await asyncio.to_thread(self._service.answer, asked)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_service"):
+            self._service.close()
+
+
+def build_app(options: ServingOptions) -> Any:
+    """The Serve application: `mixrec_automl.cluster.serving:build_app` in a Serve configuration file."""
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name=APPLICATION,
+        num_replicas=options.replicas,
+        # The service itself refuses with 429 what is too much; Serve's own queue comes after that.
+        max_ongoing_requests=2 * MOST_WAITING,
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
+        graceful_shutdown_timeout_s=10,
+        health_check_period_s=5,
+    )
+    return deployment.bind(options.model)
+
+
+@contextmanager
+def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
+    """Serve on the connected Ray within the context; requests under way at its end are answered.
+
+    Raises:
+        UserError: something is served there already, the replicas do not fit, or none came up.
+    """
+    if APPLICATION in serve.status().applications:
+        raise UserError("this Ray cluster serves a model already: end that with Ctrl-C where it was started")
+    fit = room(options.cpus, options.gpus)
+    if fit < options.replicas:
+        raise UserError(
+            f"{options.replicas} replicas with {options.cpus:g} CPU and {options.gpus:g} GPU each do not fit: there "
+            f"is room for {fit}. Lower --replicas, --cpus or --gpus, or connect more machines"
+        )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    try:
+        serve.run(build_app(options), name=APPLICATION, route_prefix="/")
+        yield
+    except RuntimeError as error:
+        raise UserError(f"no replica came up: {error}") from error
+    finally:
+        serve.delete(APPLICATION)  # and nothing else that a shared cluster may serve

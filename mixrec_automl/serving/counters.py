@@ -1,0 +1,51 @@
+"""What the service counts, in Prometheus' format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from mixrec_automl.serving.messages import ModelInfo
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Counters:
+    """Of one replica."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._requests = Counter("mixrec_requests", "Requests answered.", ["path", "status"], registry=registry)
+        self._seconds = Histogram(
+            "mixrec_request_seconds", "From the request to its answer.", ["path"], buckets=_SECONDS, registry=registry
+        )
+        self.waiting = Gauge("mixrec_waiting", "Requests that wait or are being computed.", registry=registry)
+        self.batches = Histogram(
+            "mixrec_batch_size", "Histories read together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        )
+        self._model = Gauge("mixrec_model", "1 for the model that answers.", ["name", "version"], registry=registry)
+
+    @contextmanager
+    def timed(self, path: str) -> Iterator[Callable[[int], None]]:
+        """Time what happens within; it tells its HTTP status. An exception counts as 500."""
+        status = 500
+        began = time.perf_counter()
+
+        def tell(code: int) -> None:
+            nonlocal status
+            status = code
+
+        try:
+            yield tell
+        finally:
+            self._seconds.labels(path).observe(time.perf_counter() - began)
+            self._requests.labels(path, str(status)).inc()
+
+    def text(self, model: ModelInfo) -> bytes:
+        """In Prometheus' exposition format."""
+        self._model.clear()
+        self._model.labels(model.name, model.version or "").set(1)
+        return generate_latest(self._registry)

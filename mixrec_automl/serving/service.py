@@ -1,0 +1,118 @@
+"""The recommender behind the HTTP service: answers batches, and follows its model's alias."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from mixrec_automl.serving.loading import LoadedModel, ModelSource
+from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refusal
+from trainers.errors import UserError
+from trainers.recommend import Query, Recommendation, recommend_each
+
+POLL_SECONDS = 5.0
+"""How often the registry is asked where the alias points."""
+
+_log = logging.getLogger(__name__)
+
+
+class RecommenderService:
+    """Answers with one model until a newer one is loaded; a batch that has begun keeps the one it began with.
+
+    Args:
+        source: read at once.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read.
+    """
+
+    def __init__(self, source: ModelSource, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._source = source
+        self._poll_seconds = poll_seconds
+        self._model = source.load(source.version())
+        self._trouble: str | None = None
+        self._closing = threading.Event()
+        self.swaps = 0
+        """How often another model has taken over"""
+        if self._model.version is not None:
+            threading.Thread(target=self._follow, name="follow-alias", daemon=True).start()
+
+    @property
+    def model(self) -> ModelInfo:
+        """What answers now."""
+        return _info(self._model)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the model that the alias points to is not served, or where it points cannot be asked; None: it is."""
+        return self._trouble
+
+    def close(self) -> None:
+        """Follow the alias no longer."""
+        self._closing.set()
+
+    def answer(self, asked: Sequence[Asked]) -> list[Answer | Refusal]:
+        """The answer to each request, all read together; a refusal stands in its place and harms no other."""
+        model = self._model
+        refusals = [_refusal(model, one) for one in asked]
+        accepted = [one for one, refusal in zip(asked, refusals, strict=True) if refusal is None]
+        found = iter(recommend_each(model.package, [_query(model, one) for one in accepted]))
+        return [refusal or _answer(model, one, next(found)) for one, refusal in zip(asked, refusals, strict=True)]
+
+    def refresh(self) -> None:
+        """Load what the alias points to, if it has moved. A model that cannot be had leaves the old one in place."""
+        try:
+            version = self._source.version()
+            if version != self._model.version:
+                self._model = self._source.load(version)
+                self.swaps += 1
+                _log.info("now served: %s", self.model)
+            self._trouble = None
+        except UserError as error:
+            if str(error) != self._trouble:
+                _log.warning("%s", error)
+            self._trouble = str(error)
+
+    def _follow(self) -> None:
+        while not self._closing.wait(self._poll_seconds):
+            try:
+                self.refresh()
+            except Exception as error:  # whatever it is, the model at hand still answers
+                _log.exception("the alias could not be followed")
+                self._trouble = f"{type(error).__name__}: {error}"
+
+
+def _info(model: LoadedModel) -> ModelInfo:
+    version = None if model.version is None else model.version.version
+    return ModelInfo(name=model.name, version=version, items=len(model.package.catalogue))
+
+
+def _refusal(model: LoadedModel, asked: Asked) -> Refusal | None:
+    """Why a well-formed request has no answer from this model."""
+    package = model.package
+    if asked.texts is not None and not package.reads_texts:
+        return Refusal(detail=f"{model.name} reads no texts: give `history`, identifiers of items")
+    if asked.history is not None and not any(item in package.catalogue.index for item in asked.history):
+        return Refusal(
+            detail=f"no item of the history is among the {len(package.catalogue)} items of {model.name}: "
+            f"give identifiers of its catalogue" + (", or `texts`" if package.reads_texts else "")
+        )
+    return None
+
+
+def _query(model: LoadedModel, asked: Asked) -> Query:
+    index = model.package.catalogue.index
+    history = asked.texts or [item for item in asked.history or () if item in index]
+    allow = None if asked.allow is None else frozenset(asked.allow)
+    return Query(history, asked.texts is not None, asked.k, asked.exclude_seen, allow, frozenset(asked.deny))
+
+
+def _answer(model: LoadedModel, asked: Asked, found: Sequence[Recommendation]) -> Answer:
+    index = model.package.catalogue.index
+    return Answer(
+        model=_info(model),
+        recommendations=[Item(**asdict(item)) for item in found],
+        unknown=[item for item in asked.history or () if item not in index],
+    )

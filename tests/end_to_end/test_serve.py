@@ -1,0 +1,113 @@
+"""`mixrec-automl serve` on Ray Serve, asked by several clients at once while the alias moves to another model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixrec_automl.registry import Registry, registered_name
+from tests.end_to_end.shell import Shell, assert_own_lines_only, wait_for
+from tests.end_to_end.stage import SECONDS_TO_END
+from tests.ports import free_port
+from tests.trainers.tiny_package import make_package
+from trainers.package import read_package
+from trainers.recommend import Query, recommend
+
+import mlflow  # isort: skip
+from mlflow.tracking import MlflowClient  # isort: skip
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts Ray's processes in /proc"),
+]
+
+NAME, TOKEN, CLIENTS = registered_name("shop"), "a long random text", 4
+HISTORY = ["i1", "i2"]
+
+
+def register(registry: Registry, packages: list[Path], root: Path) -> None:
+    """Each as a version, the first of them champion."""
+    registry.champion(NAME)  # sets the database up
+    client = MlflowClient()
+    run = client.create_run(client.create_experiment("s", (root / "artifacts").as_uri())).info.run_id
+    versions = [registry.register(NAME, package, run, ["i1"], "data") for package in packages]
+    registry.move_champion(versions[0])
+
+
+def post(url: str, body: Any, token: str = TOKEN) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(tmp_path)
+    shell.home.mkdir()
+    uri = f"sqlite:///{shell.home / 'mlflow.db'}"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    packages = [make_package(tmp_path / f"{epochs}", epochs=epochs).package for epochs in (1, 8)]
+    registry = Registry(uri)
+    try:
+        register(registry, packages, tmp_path)
+    finally:
+        mlflow.set_tracking_uri(before)
+    expected = [[one.item for one in recommend(read_package(it), Query(HISTORY, k=16))] for it in packages]
+    assert expected[0] != expected[1], "or the test could not tell them apart"
+
+    shell.environment["MIXREC_SERVE_TOKEN"] = TOKEN
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = shell.start("serve", f"models:/{NAME}@champion", "--port", str(port))
+    answers: list[tuple[int, Any]] = []
+    moved = threading.Event()
+
+    def ask() -> None:
+        while not moved.is_set():
+            answers.append(post(f"{url}/recommend", {"history": HISTORY, "k": 16}))
+
+    clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    try:
+        lines = wait_for(process, f"{url}/recommend")
+        assert f"{NAME} version 1" in lines[-1]
+        assert post(f"{url}/recommend", {"history": HISTORY}, token="a guess")[0] == 401
+        status, both = post(f"{url}/recommend/batch", {"requests": [{"history": HISTORY}, {"texts": ["Thing 1"]}]})
+        assert (status, len(both["answers"])) == (200, 2)
+        assert post(f"{url}/recommend", {"history": ["unheard of"]})[0] == 422
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        registry.move_champion(registry.find(f"{NAME}/2"))
+        end = time.monotonic() + 60
+        while answers[-1][1]["model"]["version"] != "2" and time.monotonic() < end:
+            time.sleep(0.1)
+        moved.set()
+        for client in clients:
+            client.join()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=2 * SECONDS_TO_END)
+    finally:
+        moved.set()
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert_own_lines_only([*lines, *output.splitlines()])
+    assert TOKEN not in "".join(lines) + output
+    assert {status for status, _ in answers} == {200}, "no request failed during the change"
+    found = {(body["model"]["version"], tuple(one["item"] for one in body["recommendations"])) for _, body in answers}
+    assert found == {("1", tuple(expected[0])), ("2", tuple(expected[1]))}
