@@ -18,6 +18,8 @@ from trainers.device import move, rank_and_workers
 from trainers.model.mixrec import MixRec
 from trainers.ranks import Setting, UserRanks, concatenate, evaluate_scores
 
+UNKNOWN_USER = -1
+"""To M_cf"""
 TOKENS_AT_ONCE = 4096
 """Tokens of one forward pass. On a CPU, passes of 1024 to 8192 tokens and of 16 rows all took the same time, so this is
 about memory: a budget of tokens bounds it however long the histories are, a number of rows does not."""

@@ -35,8 +35,10 @@ from trainers.data.item_text import tokenize_items
 from trainers.data.sequence_data import Catalogue, ItemTokens
 from trainers.device import pick_device
 from trainers.errors import UserError
-from trainers.evaluate import score_histories, window
+from trainers.evaluate import UNKNOWN_USER, score_histories, window
+from trainers.history_cache import HistoryCache
 from trainers.model.backbone import as_backbone
+from trainers.model.kv_cache import can_cache
 from trainers.model.mixrec import MixRec
 from trainers.model.pretrained import load_pretrained, quiet
 from trainers.task import TrainingTask
@@ -44,7 +46,6 @@ from trainers.task import TrainingTask
 FORMAT = 1
 DESCRIPTION, WEIGHTS, ITEMS, CATALOGUE = "model.json", "weights.safetensors", "items.safetensors", "catalogue.parquet"
 BACKBONE = "backbone"
-UNKNOWN_USER = -1
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Package:
     architecture: Architecture
     data_fingerprint: str
     """Of the data it was trained on: its ranks compare only with those on the same data"""
+    cache: HistoryCache | None = None
+    """Of histories of items that were scored before; None: each is read anew"""
 
     @property
     def reads_texts(self) -> bool:
@@ -67,7 +70,9 @@ class Package:
 
     def score(self, histories: Sequence[NDArray[np.int32]]) -> Tensor:
         """See `trainers.recommend.Recommender`."""
-        return self._score(self.layout, histories)
+        if self.cache is None:
+            return self._score(self.layout, histories)
+        return self.cache.score(self.model, self.layout, self._windows(self.layout, histories))
 
     def score_texts(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """See `trainers.recommend.Recommender`: each text stands as an item that M_cf does not know."""
@@ -78,8 +83,10 @@ class Package:
         return self._score(layout, np.split(items, np.cumsum([len(history) for history in histories])[:-1]))
 
     def _score(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> Tensor:
-        read = [window(self.model, layout, items, self.config.data.history) for items in histories]
-        return score_histories(self.model, layout, read, [UNKNOWN_USER] * len(read))
+        return score_histories(self.model, layout, self._windows(layout, histories), [UNKNOWN_USER] * len(histories))
+
+    def _windows(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> list[list[int]]:
+        return [window(self.model, layout, items, self.config.data.history) for items in histories]
 
     def _with_texts(self, texts: Sequence[str]) -> ItemTokens:
         """The catalogue's tokens with one more row a text, written as the catalogue writes a title."""
@@ -137,8 +144,11 @@ def write_package(
         (made / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
-def read_package(folder: Path) -> Package:
+def read_package(folder: Path, *, cache_bytes: int = 0) -> Package:
     """Load a package on this process's device, ready to score.
+
+    Args:
+        cache_bytes: memory for keys and values of histories that were scored; 0: none are kept.
 
     Raises:
         UserError: `folder` is no whole package of this format; names the part that is missing or broken.
@@ -179,7 +189,14 @@ def read_package(folder: Path) -> Package:
         model.load_state_dict(load_file(folder / WEIGHTS))
     layout = Layout.of(config.model, tokens, prompt, pretrained.tokenizer.bos_token_id, known)
     return Package(
-        model.to(device).eval(), layout, pretrained.tokenizer, catalogue, config, architecture, data_fingerprint
+        model.to(device).eval(),
+        layout,
+        pretrained.tokenizer,
+        catalogue,
+        config,
+        architecture,
+        data_fingerprint,
+        HistoryCache(cache_bytes) if cache_bytes and can_cache(config.model) else None,
     )
 
 

@@ -31,6 +31,12 @@ def serve(
     replicas: Annotated[int, typer.Option(min=1, help="Processes with a copy of the model each.")] = 1,
     cpus: Annotated[int, typer.Option(min=1, help="CPU cores, and threads, of each replica.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each replica; a share such as 0.5 is one too.")] = 0,
+    cache_mb: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Mebibytes of each replica for what it has read: a history that grew costs its new items alone."
+        ),
+    ] = 256,
 ) -> None:
     """Serve a model over HTTP, here or on the Ray cluster that RAY_ADDRESS names, until Ctrl-C."""
     from mixrec_automl import paths
@@ -54,7 +60,7 @@ def serve(
     if not os.environ.get("RAY_ADDRESS"):  # else the head's port, which this machine cannot try
         check_free(host, port)
     reference = str(source.folder.absolute()) if source.folder else model
-    options = ServingOptions(model=reference, replicas=replicas, cpus=cpus, gpus=gpus)
+    options = ServingOptions(model=reference, replicas=replicas, cpus=cpus, gpus=gpus, cache_mb=cache_mb)
     called = reference if version is None else f"{version.name} version {version.version}"
     console = make_console()
     with stop_on_signals() as stop, ray_session(), ExitStack() as served:

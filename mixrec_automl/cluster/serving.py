@@ -40,20 +40,21 @@ class ServingOptions(BaseModel):
     cpus: float = Field(1, gt=0)
     """Of each replica, which computes with so many threads"""
     gpus: float = Field(0, ge=0)
+    cache_mb: int = Field(256, ge=0)
+    """Mebibytes of each replica for keys and values of histories; 0: every history is read anew"""
 
 
 class Replica:
     """One process with one copy of the model."""
 
-    def __init__(self, model: str) -> None:
-        self._service = RecommenderService(ModelSource(model, paths.tracking_uri()))
+    def __init__(self, model: str, cache_bytes: int) -> None:
+        self._service = RecommenderService(ModelSource(model, paths.tracking_uri(), cache_bytes))
         self._counters = Counters()
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_app(
             self._ask,
-            lambda: self._service.model,
-            lambda: self._service.trouble,
+            self._service,
             self._counters,
             token=os.environ.get(TOKEN) or None,
         )
@@ -81,7 +82,7 @@ def build_app(options: ServingOptions) -> Any:
         graceful_shutdown_timeout_s=10,
         health_check_period_s=5,
     )
-    return deployment.bind(options.model)
+    return deployment.bind(options.model, options.cache_mb * 2**20)
 
 
 @contextmanager

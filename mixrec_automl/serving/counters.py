@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -26,6 +26,12 @@ class Counters:
         self.batches = Histogram(
             "mixrec_batch_size", "Histories read together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
+        self._histories = Gauge(
+            "mixrec_histories",
+            "Histories that the model of now found in its cache as a whole, by their beginning, or not at all.",
+            ["cache"],
+            registry=registry,
+        )
         self._model = Gauge("mixrec_model", "1 for the model that answers.", ["name", "version"], registry=registry)
 
     @contextmanager
@@ -44,8 +50,10 @@ class Counters:
             self._seconds.labels(path).observe(time.perf_counter() - began)
             self._requests.labels(path, str(status)).inc()
 
-    def text(self, model: ModelInfo) -> bytes:
+    def text(self, model: ModelInfo, cache_outcomes: Mapping[str, int]) -> bytes:
         """In Prometheus' exposition format."""
         self._model.clear()
         self._model.labels(model.name, model.version or "").set(1)
+        for outcome, count in cache_outcomes.items():
+            self._histories.labels(outcome).set(count)
         return generate_latest(self._registry)

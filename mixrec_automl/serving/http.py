@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,6 +33,21 @@ OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
 Ask = Callable[[Asked], Awaitable[Answer | Refusal]]
 
 
+class Served(Protocol):
+    """What answers now."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a newer model is not served, or None."""
+
+    @property
+    def cache_outcomes(self) -> Mapping[str, int]:
+        """Of the histories that the model was asked about."""
+
+
 class _RefusedError(Exception):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -41,8 +56,7 @@ class _RefusedError(Exception):
 
 def make_app(
     ask: Ask,
-    model: Callable[[], ModelInfo],
-    trouble: Callable[[], str | None],
+    served: Served,
     counters: Counters,
     *,
     token: str | None,
@@ -52,8 +66,7 @@ def make_app(
 
     Args:
         ask: gives one answer; may be called many times at once.
-        model: which one answers now.
-        trouble: why a newer one is not served, or None.
+        served: which model answers now.
         token: what `Authorization: Bearer` has to carry; None: anybody may ask.
     """
     app = FastAPI(
@@ -108,12 +121,12 @@ def make_app(
     @app.get("/healthz")
     async def healthz() -> Health:
         """The service is up; which model answers, and whether a newer one could not be loaded."""
-        return Health(model=model(), trouble=trouble())
+        return Health(model=served.model, trouble=served.trouble)
 
     @app.get("/metrics", responses={401: refusals[401]}, response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """For Prometheus: of the replica that answers."""
-        return PlainTextResponse(counters.text(model()), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(counters.text(served.model, served.cache_outcomes), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(_RefusedError)
     async def refused(_request: Request, error: _RefusedError) -> JSONResponse:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
 from trainers.baselines.package import is_baseline_package, read_baseline_package
-from trainers.package import is_package, read_package
+from trainers.package import Package, is_package, read_package
 from trainers.recommend import Recommender
 
 
@@ -29,6 +29,8 @@ class ModelSource:
 
     reference: str
     tracking_uri: str
+    cache_bytes: int = 0
+    """For keys and values of histories (`trainers.history_cache`); 0: none are kept"""
 
     @cached_property
     def _registry(self) -> Registry:
@@ -52,8 +54,12 @@ class ModelSource:
         """Read what `version` gave, on this process's device. Raises UserError where the files are gone or broken."""
         folder = self.folder
         if version is None and folder is not None:
-            read = read_baseline_package if is_baseline_package(folder) else read_package
-            return LoadedModel(None, folder.absolute().name, read(folder))
+            baseline = is_baseline_package(folder)
+            package = read_baseline_package(folder) if baseline else self._read(folder)
+            return LoadedModel(None, folder.absolute().name, package)
         assert version is not None, "a name without a folder has a version"
         with scratch_folder() as scratch:
-            return LoadedModel(version, version.name, read_package(self._registry.fetch(version, Path(scratch))))
+            return LoadedModel(version, version.name, self._read(self._registry.fetch(version, Path(scratch))))
+
+    def _read(self, folder: Path) -> Package:
+        return read_package(folder, cache_bytes=self.cache_bytes)

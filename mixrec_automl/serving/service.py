@@ -10,6 +10,7 @@ from dataclasses import asdict
 from mixrec_automl.serving.loading import LoadedModel, ModelSource
 from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refusal
 from trainers.errors import UserError
+from trainers.package import Package
 from trainers.recommend import Query, Recommendation, recommend_each
 
 POLL_SECONDS = 5.0
@@ -48,6 +49,12 @@ class RecommenderService:
     def trouble(self) -> str | None:
         """Why the model that the alias points to is not served, or where it points cannot be asked; None: it is."""
         return self._trouble
+
+    @property
+    def cache_outcomes(self) -> dict[str, int]:
+        """Histories that were known, continued or new to the model of now; empty where it keeps none."""
+        package = self._model.package
+        return package.cache.outcomes if isinstance(package, Package) and package.cache else {}
 
     def close(self) -> None:
         """Follow the alias no longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -54,6 +55,12 @@ def post(url: str, body: Any, token: str = TOKEN) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+def metrics(url: str) -> str:
+    request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return str(response.read(), "utf-8")
+
+
 def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Shell(tmp_path)
     shell.home.mkdir()
@@ -99,6 +106,7 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
         moved.set()
         for client in clients:
             client.join()
+        assert re.search(r'mixrec_histories\{cache="known"\} [1-9]', metrics(url)), "the same history again and again"
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=2 * SECONDS_TO_END)
     finally:

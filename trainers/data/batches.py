@@ -64,8 +64,12 @@ class Layout:
         *,
         hidden_user_columns: frozenset[int] = frozenset(),
         read_newest: int | None = None,
+        cached: Sequence[int] | None = None,
     ) -> Rows:
-        """Rows `{T_1, [SEQ], ..., T_n, [SEQ]}` (paper, 2.2.3). A user of -1 is unknown to M_cf (ruling 4)."""
+        """Rows `{T_1, [SEQ], ..., T_n, [SEQ]}` (paper, 2.2.3). A user of -1 is unknown to M_cf (ruling 4).
+
+        With `cached` (see `pack_rows`) they are the ends of such rows.
+        """
         column_users = [
             user if self.user_column and user >= 0 and row not in hidden_user_columns else NO_COLUMN
             for row, user in enumerate(users)
@@ -74,10 +78,11 @@ class Layout:
             inputs,
             self.item_tokens,
             kind=SEQ,
-            bos_token=self.bos_token,
+            bos_token=self.bos_token if cached is None else None,
             column_items=self._item_columns(inputs, self.item_column),
             column_users=column_users,
             read_newest=read_newest,
+            cached=cached,
         )
 
     def alignments(self, items: Sequence[int]) -> Rows:

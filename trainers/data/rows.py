@@ -52,6 +52,8 @@ class Rows:
     """The causal branch for the readouts alone"""
     context_readouts: Segments
     """The context branch for the readouts alone"""
+    continues: bool = False
+    """Whether earlier tokens of the rows are cached: `Segments.keys` then count them before the new ones of each row"""
 
 
 def pack_rows(
@@ -64,6 +66,7 @@ def pack_rows(
     column_items: Sequence[Sequence[int]],
     column_users: Sequence[int],
     read_newest: int | None = None,
+    cached: Sequence[int] | None = None,
 ) -> Rows:
     """Lay out `inputs` as token rows.
 
@@ -75,6 +78,8 @@ def pack_rows(
         column_items: [B][n] item whose collaborative vector each input sees, or `NO_COLUMN`.
         column_users: [B] user whose vector each row sees, or `NO_COLUMN`.
         read_newest: read only so many items at the end of each row (evaluation), or all of them (training).
+        cached: [B] tokens of each row before `inputs` whose keys and values are at hand (`trainers.model.kv_cache`); a
+            row that has some has had its BOS, so `bos_token` is None.
     """
     counts = np.array([len(row) for row in inputs], dtype=np.int64)
     items = np.fromiter((item for row in inputs for item in row), dtype=np.int64, count=int(counts.sum()))
@@ -101,7 +106,11 @@ def pack_rows(
         tokens[rows.starts] = bos_token
     if prefix:
         tokens[blocks.starts[item_block[first]][:, None] + np.arange(len(prefix))] = prefix
-    positions = np.arange(blocks.total) - np.repeat(rows.starts, rows.lengths)
+    before = np.zeros(len(counts), dtype=np.int64) if cached is None else np.asarray(cached, dtype=np.int64)
+    positions = np.arange(blocks.total) - np.repeat(rows.starts - before, rows.lengths)
+    # Where the keys lie: each row's new ones behind its cached ones.
+    row_keys = Spans.of_lengths(before + rows.lengths)
+    block_keys = Spans(blocks.starts + np.cumsum(before)[block_row], lengths, row_keys.total)
 
     seen = np.full((len(lengths), 2), NO_COLUMN, dtype=np.int64)  # item and user of each block
     seen[item_block, 0] = np.fromiter((c for row in column_items for c in row), dtype=np.int64, count=len(items))
@@ -124,11 +133,12 @@ def pack_rows(
         kind=kind,
         vocabulary=torch.from_numpy(vocabulary),
         words=torch.from_numpy(words),
-        causal=segments(rows, rows),
-        context=segments(blocks, blocks, columns, starts),
+        causal=segments(rows, row_keys),
+        context=segments(blocks, block_keys, columns, starts),
         column_items=torch.from_numpy(distinct[0]),
         column_users=torch.from_numpy(distinct[1]),
         readouts=torch.from_numpy(special[read]),
-        causal_readouts=segments(Spans.of_lengths(read_counts), rows),
-        context_readouts=segments(lone, blocks[read_blocks], columns[read_blocks], starts[read_blocks]),
+        causal_readouts=segments(Spans.of_lengths(read_counts), row_keys),
+        context_readouts=segments(lone, block_keys[read_blocks], columns[read_blocks], starts[read_blocks]),
+        continues=cached is not None,
     )

@@ -81,6 +81,8 @@ def causal_branch(layer: DecoderLayer, projected: Projected, geometry: Geometry)
     """Each token attends to itself and the earlier tokens of its row. [M or Q, H * e], before the output map."""
     rows = geometry.rows
     if not projected.readouts_only:
+        if rows.continues:
+            return _attend(layer, projected, rows.causal, positions=rows.positions)
         return _attend(layer, projected, rows.causal, is_causal=True)
     return _attend(layer, projected, rows.causal_readouts, positions=rows.positions[rows.readouts])
 

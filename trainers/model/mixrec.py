@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -56,6 +56,9 @@ class Pass:
         return project(layer, layer.attention_norm(x), self.geometry, readouts_only=index == last)
 
 
+PassMaker = Callable[[Backbone, Rows, Tensor, Tensor | None], Pass]
+
+
 def decode(
     backbone: Backbone,
     rows: Rows,
@@ -64,14 +67,16 @@ def decode(
     replaced: Mapping[int, nn.Module],
     *,
     recompute: bool = False,
+    make_pass: PassMaker = Pass.of,
 ) -> Tensor:
     """Run token rows through the backbone; layers in `replaced` stand in for its own. Returns the readouts, [Q, d].
 
     Args:
         columns: [K, d] collaborative vectors of `rows.column_items`, then of `rows.column_users`; None: nobody looks.
         recompute: keep nothing but each layer's input, and compute the layer again in the backward pass.
+        make_pass: `trainers.model.kv_cache` has another.
     """
-    one = Pass.of(backbone, rows, special_tokens, columns)
+    one = make_pass(backbone, rows, special_tokens, columns)
 
     def run(index: int, x: Tensor) -> Tensor:
         replacement = replaced.get(index, frozen_layer)
@@ -285,7 +290,7 @@ class MixRec(nn.Module):
             return sampled_softmax(read, weight, bias, targets, sampled)
         return gbce(read, weight, bias, targets, sampled, calibration=self.objective.gbce_calibration)
 
-    def encode(self, rows: Rows) -> Tensor:
+    def encode(self, rows: Rows, make_pass: PassMaker = Pass.of) -> Tensor:
         """Final states of the readouts, [Q, d], in the type of the trained weights."""
         with autocast(self.backbone.device, self.objective.precision):
             states = decode(
@@ -295,6 +300,7 @@ class MixRec(nn.Module):
                 self._columns(rows),
                 self._replaced,
                 recompute=self.objective.activation_checkpointing,
+                make_pass=make_pass,
             )
         return states.to(self.special_tokens.dtype)
 

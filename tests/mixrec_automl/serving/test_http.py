@@ -23,6 +23,12 @@ from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refus
 MODEL = ModelInfo(name="shop", version="3", items=5)
 
 
+class Standing:
+    """What is told of the model."""
+
+    model, trouble, cache_outcomes = MODEL, None, {"known": 2, "new": 5}
+
+
 async def echo(asked: Asked) -> Answer | Refusal:
     """Recommends the history backwards."""
     history = asked.history or asked.texts or []
@@ -33,7 +39,7 @@ async def echo(asked: Asked) -> Answer | Refusal:
 
 
 def app_of(ask: Callable[[Asked], Awaitable[Answer | Refusal]] = echo, **options: Any) -> FastAPI:
-    return make_app(ask, lambda: MODEL, lambda: None, Counters(), **{"token": None, **options})
+    return make_app(ask, Standing(), Counters(), **{"token": None, **options})
 
 
 @pytest.fixture
@@ -190,6 +196,7 @@ def test_what_happens_is_counted(client: TestClient) -> None:
     assert 'mixrec_requests_total{path="other",status="404"} 1.0' in text, "one series for all that is not ours"
     assert 'mixrec_request_seconds_count{path="/recommend"} 2.0' in text
     assert 'mixrec_model{name="shop",version="3"} 1.0' in text
+    assert 'mixrec_histories{cache="new"} 5.0' in text
 
 
 def test_an_error_of_ours_is_500_without_its_text() -> None:
