@@ -9,10 +9,10 @@ COMPUTING := tests/search_spaces tests/trainers
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit faults soak parity docs clean
+.PHONY: help install search test lint unit faults test-cluster soak parity docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## set up .venv, nothing else
 
@@ -42,6 +42,9 @@ unit: install  ## the tests that take seconds
 
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
 	$(BIN)/python -m pytest -m fault
+
+test-cluster: install  ## the tests on a Ray cluster of several nodes on this machine: minutes
+	$(BIN)/python -m pytest -m cluster
 
 soak: install  ## a search of 200 short trials under a random fault every few seconds; goes on where interrupted
 	$(BIN)/python -u -m tests.faults.soak

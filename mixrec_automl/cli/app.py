@@ -21,6 +21,7 @@ from mixrec_automl.cli import (
     show,
     stop,
     study,
+    submit,
     ui,
 )
 from mixrec_automl.cli.errors import FriendlyGroup
@@ -54,6 +55,8 @@ def _root(
 app.add_typer(data.app, name="data")
 app.command("search", epilog=search.SEARCH_EXAMPLE)(search.search)
 app.command("resume", epilog=search.RESUME_EXAMPLE)(search.resume)
+app.command("submit", epilog=submit.SUBMIT_EXAMPLE)(submit.submit)
+app.command("logs", epilog=submit.LOGS_EXAMPLE)(submit.logs)
 app.command("stop", epilog=stop.EXAMPLE)(stop.stop)
 app.add_typer(study.app, name="study")
 app.add_typer(baselines.app, name="baselines")

@@ -1,0 +1,147 @@
+"""Searches as jobs of a Ray cluster that somebody else keeps up: handed in, read, and found again by name."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
+
+from trainers.errors import UserError
+
+PREFIX = "mixrec"
+POLL_SECONDS, PATIENCE = 1.0, 120.0
+_NODE_ID = "ray.io/node-id"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a search's controller on the cluster."""
+
+    identifier: str
+    """`mixrec-NAME-N`: the N-th job of search NAME"""
+    state: str
+    """As Ray calls it: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED"""
+    message: str
+    """What Ray says of it"""
+
+    @property
+    def is_over(self) -> bool:
+        return bool(JobStatus(self.state).is_terminal())
+
+
+class Jobs:
+    """The jobs of the cluster whose dashboard answers at `address`, such as `http://127.0.0.1:8265`.
+
+    Nothing secret is sent: addresses and tokens of database and MLflow are in the environment of the cluster's nodes.
+
+    Raises:
+        UserError: nothing answers there, or it is another version of Ray.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        try:
+            self._client = JobSubmissionClient(address)
+            self._client.list_jobs()  # asks for the token, if there is one
+        except AuthenticationError as error:
+            raise UserError(
+                f"the Ray cluster at {address} asks for its token: put it into RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+            ) from error
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"no dashboard of a Ray cluster answers at {address}: {_reason(error)}") from error
+
+    def newest(self, search: str) -> Job | None:
+        """The last job of `search`, or None."""
+        jobs = self._of(search)
+        return jobs[max(jobs)] if jobs else None
+
+    def submit(self, search: str, command: Sequence[str], files: Mapping[str, str]) -> Job:
+        """Run `command` beside `files` (text by name) as the next job of `search`, away from the head where there is
+        another node.
+
+        If two processes submit the same search at once, one job comes of it.
+        """
+        number = max(self._of(search), default=0) + 1
+        identifier = f"{PREFIX}-{search}-{number}"
+        selector = self._away_from_head()
+        logging.disable(logging.INFO)  # Ray tells of each upload, whatever the level of its loggers
+        with TemporaryDirectory() as folder:
+            for name, text in files.items():
+                Path(folder, name).write_text(text, encoding="utf-8")
+            try:
+                self._client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=identifier,
+                    runtime_env={"working_dir": folder} if files else {},
+                    entrypoint_label_selector=selector,
+                )
+            except RuntimeError as error:
+                if number not in self._of(search):
+                    raise UserError(f"the cluster at {self._address} takes no job: {_reason(error)}") from error
+        return self._of(search)[number]
+
+    def log(self, job: Job) -> str:
+        """What it has printed so far."""
+        try:
+            return str(self._client.get_job_logs(job.identifier))
+        except RuntimeError as error:
+            raise UserError(f"the cluster at {self._address} does not give the log: {_reason(error)}") from error
+
+    def follow(self, job: Job, show: Callable[[str], None]) -> Job:
+        """Hand what it prints to `show` until it is over. Returns it as it ended.
+
+        A dashboard that does not answer for less than `PATIENCE` seconds is waited for: its head may be restarting.
+
+        Raises:
+            UserError: it stayed away.
+        """
+        # Read again and again, not tailed: a tail ends with any hiccup of the connection, and would begin anew.
+        seen, answered = 0, time.monotonic()
+        while True:
+            try:
+                found = self._client.get_job_info(job.identifier)
+                text = str(self._client.get_job_logs(job.identifier))
+            except (ConnectionError, RuntimeError) as error:
+                if time.monotonic() - answered > PATIENCE:
+                    raise UserError(f"the dashboard at {self._address} answers no longer: {_reason(error)}") from error
+            else:
+                answered = time.monotonic()
+                show(text[seen:])
+                seen = len(text)
+                now = Job(job.identifier, str(found.status), found.message or "")
+                if now.is_over:
+                    return now
+            time.sleep(POLL_SECONDS)
+
+    def _of(self, search: str) -> dict[int, Job]:
+        """By number."""
+        found = {}
+        for details in self._client.list_jobs():
+            name, _, number = (details.submission_id or "").rpartition("-")
+            if name == f"{PREFIX}-{search}" and number.isdigit():
+                found[int(number)] = Job(details.submission_id, str(details.status), details.message or "")
+        return found
+
+    def _away_from_head(self) -> dict[str, str] | None:
+        """The head, without which nothing runs, is not burdened with a controller, unless it is the only node."""
+        try:
+            nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+        except RayStateApiException as error:
+            raise UserError(f"the nodes of the cluster at {self._address} are not told: {_reason(error)}") from error
+        heads = [node.node_id for node in nodes if node.is_head_node]
+        return {_NODE_ID: f"!{heads[0]}"} if heads and len(nodes) > len(heads) else None
+
+
+def _reason(error: Exception) -> str:
+    """In one line; Ray passes the traceback of its server on, whose end says most."""
+    lines = [line.strip() for line in str(error).splitlines() if len(line.strip()) > 1]
+    return lines[-1] if "Traceback" in str(error) else " ".join(lines)
