@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,8 +70,16 @@ class Replica:
             self._service.close()
 
 
-def build_app(options: ServingOptions) -> Any:
-    """The Serve application: `mixrec_automl.cluster.serving:build_app` in a Serve configuration file."""
+def build_app(args: Mapping[str, Any]) -> Any:
+    """The Serve application: `mixrec_automl.cluster.serving:build_app` in a Serve configuration file.
+
+    Args:
+        args: the fields of `ServingOptions`. (Serve would make a model of them only where annotations are no text.)
+
+    Raises:
+        pydantic.ValidationError: a field that is missing, unknown or out of bounds.
+    """
+    options = ServingOptions.model_validate(args)
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name=APPLICATION,
@@ -103,7 +111,7 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
     try:
-        serve.run(build_app(options), name=APPLICATION, route_prefix="/")
+        serve.run(build_app(options.model_dump()), name=APPLICATION, route_prefix="/")
         yield
     except RuntimeError as error:
         raise UserError(f"no replica came up: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
+from ray.serve import Application
 
 import mixrec_automl
 from mixrec_automl.config import load_config
@@ -204,10 +207,10 @@ def test_the_application_that_is_served_exists() -> None:
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     assert application["route_prefix"] == "/"
     module, _, function = application["import_path"].partition(":")
-    file = ROOT / (module.replace(".", "/") + ".py")
-    if not file.exists():
-        pytest.skip(f"{file.relative_to(ROOT)} is not written yet")
-    assert re.search(rf"^def {function}\(", file.read_text("utf-8"), re.M)
+    built = getattr(importlib.import_module(module), function)(application["args"])
+    assert isinstance(built, Application)
+    with pytest.raises(ValidationError):
+        getattr(importlib.import_module(module), function)({**application["args"], "modle": ""})
 
 
 def test_our_image_has_one_tag_the_version() -> None:
