@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests that compute and neither start processes nor measure time: they run in a process for each core, of one thread each;
-# more than four would be short of memory.
-COMPUTING := tests/search_spaces tests/trainers
+# Tests that compute, start no Ray and measure no time: they run in a process for each core, of one thread each; more than
+# four would be short of memory.
+COMPUTING := tests/search_spaces tests/trainers tests/mixrec_automl/search
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
