@@ -136,7 +136,11 @@ class Registry:
         except MlflowException as error:
             if error.error_code not in _UNKNOWN:
                 raise _no_answer(error) from error
-            raise UserError(self._not_found(model, name)) from error
+            try:
+                told = self._not_found(model, name)
+            except MlflowException as silent:
+                raise _no_answer(silent) from silent
+            raise UserError(told) from error
         return _as_version(found)
 
     def fetch(self, found: ModelVersion, folder: Path) -> Path:
@@ -146,9 +150,12 @@ class Registry:
             folder: where files of a remote registry are put; those of a local one are used in place.
 
         Raises:
-            UserError: its files are gone.
+            UserError: its files are gone, or the registry does not answer.
         """
-        uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
+        try:
+            uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
+        except MlflowException as error:
+            raise _no_answer(error) from error
         # Given a destination, MLflow copies even the files of a local registry.
         is_local = uri.startswith(("file:", "/"))
         try:

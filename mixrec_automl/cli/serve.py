@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from mixrec_automl.cli.outcome import EXIT_INTERRUPTED
+
 EXAMPLE = (
     "Examples: mixrec-automl serve mixrec-ml-100k ; then, elsewhere: "
     "curl -X POST http://127.0.0.1:8000/recommend -H 'Content-Type: application/json' "
@@ -48,11 +50,11 @@ def serve(
     source = ModelSource(model, paths.tracking_uri())
     version = source.version()  # before Ray starts: a wrong name is told at once
     from mixrec_automl.cluster.ray_session import ray_session
-    from mixrec_automl.cluster.serving import TOKEN, ServingOptions, serving
-    from mixrec_automl.interruption import stop_on_signals
+    from mixrec_automl.cluster.serving import TOKEN, ServingOptions, serving, token
+    from mixrec_automl.interruption import raise_on_signals, stop_on_signals
 
-    token = os.environ.get(TOKEN)
-    if not _is_loopback(host) and not token:
+    has_token = token() is not None
+    if not _is_loopback(host) and not has_token:
         raise UserError(
             f"whoever reaches {host} could ask: set {TOKEN} to a long random text, which requests then carry as "
             f"`Authorization: Bearer ...`, or serve on 127.0.0.1 behind a proxy of your own"
@@ -60,16 +62,23 @@ def serve(
     if not os.environ.get("RAY_ADDRESS"):  # else the head's port, which this machine cannot try
         check_free(host, port)
     reference = str(source.folder.absolute()) if source.folder else model
-    options = ServingOptions(model=reference, replicas=replicas, cpus=cpus, gpus=gpus, cache_mb=cache_mb)
+    # On a cluster it is the environment of its nodes that counts.
+    options = ServingOptions(
+        model=reference, replicas=replicas, cpus=cpus, gpus=gpus, cache_mb=cache_mb, needs_token=has_token
+    )
     called = reference if version is None else f"{version.name} version {version.version}"
     console = make_console()
-    with stop_on_signals() as stop, ray_session(), ExitStack() as served:
-        with console.status(f"starting {called}"):
-            served.enter_context(serving(options, host, port))
-        url = f"http://{host}:{port}"
-        typer.echo(f"{called}: {url}/recommend   (pages: {url}/docs; Ctrl-C ends it)")
-        stop.wait()
-        typer.echo("ending")
+    with ray_session(), ExitStack() as served:
+        try:
+            with raise_on_signals(), console.status(f"starting {called}"):
+                served.enter_context(serving(options, host, port))
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        with stop_on_signals() as stop:
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            typer.echo(f"{called}: {url}/recommend   (pages: {url}/docs; Ctrl-C ends it)")
+            stop.wait()
+            typer.echo("ending")
 
 
 def _is_loopback(host: str) -> bool:

@@ -78,7 +78,7 @@ def submit(
         job = jobs.submit(search, command, files)
         typer.echo(f"{search} is submitted: job {job.identifier}")
     if follow:
-        _follow(jobs, job)
+        _follow(jobs, job, search)
     else:
         typer.echo(f"what it prints: mixrec-automl logs {search} --follow --address {address}")
 
@@ -97,17 +97,17 @@ def logs(
     if job is None:
         raise UserError(f"the cluster at {address} has no job of a search named {name!r}: see {address}/#/jobs")
     if follow:
-        _follow(jobs, job)
+        _follow(jobs, job, name)
     else:
         typer.echo(jobs.log(job), nl=False)
 
 
-def _follow(jobs: Jobs, job: Job) -> None:
+def _follow(jobs: Jobs, job: Job, search: str) -> None:
     """Ctrl-C ends the reading, not the job."""
     try:
         ended = jobs.follow(job, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        typer.echo(f"job {job.identifier} goes on; `mixrec-automl stop NAME` stops its search", err=True)
+        typer.echo(f"job {job.identifier} goes on; `mixrec-automl stop {search}` stops its search", err=True)
         return
     if ended.state != "SUCCEEDED":
         typer.echo(f"job {ended.identifier} {ended.state.lower()}: {ended.message}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
+from mixrec_automl.cluster.ray_errors import last_line
 from trainers.errors import UserError
 
 PREFIX = "mixrec"
 POLL_SECONDS, PATIENCE = 1.0, 120.0
 _NODE_ID = "ray.io/node-id"
+_TROUBLES = (OSError, LookupError, RuntimeError, ValueError, RayError, RayStateApiException)
+"""What Ray's clients raise where the dashboard is away, refuses, or is none; those of `requests` are OSErrors"""
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,19 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise UserError(f"{address!r} is no address of a dashboard: give it as http://HOST:8265")
         self._address = address
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # which, like RAY_ADDRESS, Ray's client puts before its argument
         try:
             self._client = JobSubmissionClient(address)
-            self._client.list_jobs()  # asks for the token, if there is one
+            self._client.list_jobs()  # shows the token, where there is one
         except AuthenticationError as error:
             raise UserError(
                 f"the Ray cluster at {address} asks for its token: put it into RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
             ) from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no dashboard of a Ray cluster answers at {address}: {_reason(error)}") from error
+        except _TROUBLES as error:
+            raise UserError(f"no dashboard of a Ray cluster answers at {address}: {last_line(error)}") from error
 
     def newest(self, search: str) -> Job | None:
         """The last job of `search`, or None."""
@@ -84,17 +91,17 @@ class Jobs:
                     runtime_env={"working_dir": folder} if files else {},
                     entrypoint_label_selector=selector,
                 )
-            except RuntimeError as error:
+            except _TROUBLES as error:
                 if number not in self._of(search):
-                    raise UserError(f"the cluster at {self._address} takes no job: {_reason(error)}") from error
+                    raise UserError(f"the cluster at {self._address} takes no job: {last_line(error)}") from error
         return self._of(search)[number]
 
     def log(self, job: Job) -> str:
         """What it has printed so far."""
         try:
             return str(self._client.get_job_logs(job.identifier))
-        except RuntimeError as error:
-            raise UserError(f"the cluster at {self._address} does not give the log: {_reason(error)}") from error
+        except _TROUBLES as error:
+            raise UserError(f"the cluster at {self._address} does not give the log: {last_line(error)}") from error
 
     def follow(self, job: Job, show: Callable[[str], None]) -> Job:
         """Hand what it prints to `show` until it is over. Returns it as it ended.
@@ -107,27 +114,36 @@ class Jobs:
         # Read again and again, not tailed: a tail ends with any hiccup of the connection, and would begin anew.
         seen, answered = 0, time.monotonic()
         while True:
+            over: Job | None = None
             try:
                 found = self._client.get_job_info(job.identifier)
+                now = Job(job.identifier, str(found.status), found.message or "")
+                over = now if now.is_over else None
                 text = str(self._client.get_job_logs(job.identifier))
-            except (ConnectionError, RuntimeError) as error:
+            except _TROUBLES as error:
+                if over:  # its log went with its node
+                    return over
                 if time.monotonic() - answered > PATIENCE:
-                    raise UserError(f"the dashboard at {self._address} answers no longer: {_reason(error)}") from error
+                    reason = last_line(error)
+                    raise UserError(f"the dashboard at {self._address} answers no longer: {reason}") from error
             else:
                 answered = time.monotonic()
                 show(text[seen:])
                 seen = len(text)
-                now = Job(job.identifier, str(found.status), found.message or "")
-                if now.is_over:
-                    return now
+                if over:
+                    return over
             time.sleep(POLL_SECONDS)
 
     def _of(self, search: str) -> dict[int, Job]:
         """By number."""
         found = {}
-        for details in self._client.list_jobs():
+        try:
+            jobs = self._client.list_jobs()
+        except _TROUBLES as error:
+            raise UserError(f"the cluster at {self._address} does not list its jobs: {last_line(error)}") from error
+        for details in jobs:
             name, _, number = (details.submission_id or "").rpartition("-")
-            if name == f"{PREFIX}-{search}" and number.isdigit():
+            if name == f"{PREFIX}-{search}" and number.isdecimal():
                 found[int(number)] = Job(details.submission_id, str(details.status), details.message or "")
         return found
 
@@ -135,13 +151,7 @@ class Jobs:
         """The head, without which nothing runs, is not burdened with a controller, unless it is the only node."""
         try:
             nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
-        except RayStateApiException as error:
-            raise UserError(f"the nodes of the cluster at {self._address} are not told: {_reason(error)}") from error
+        except _TROUBLES as error:
+            raise UserError(f"the nodes of the cluster at {self._address} are not told: {last_line(error)}") from error
         heads = [node.node_id for node in nodes if node.is_head_node]
         return {_NODE_ID: f"!{heads[0]}"} if heads and len(nodes) > len(heads) else None
-
-
-def _reason(error: Exception) -> str:
-    """In one line; Ray passes the traceback of its server on, whose end says most."""
-    lines = [line.strip() for line in str(error).splitlines() if len(line.strip()) > 1]
-    return lines[-1] if "Traceback" in str(error) else " ".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from mixrec_automl import paths
+from mixrec_automl.cluster.ray_errors import last_line
 from mixrec_automl.cluster.ray_session import room
 from mixrec_automl.serving.counters import Counters
+from mixrec_automl.serving.gathering import Gatherer
 from mixrec_automl.serving.http import MOST_WAITING, make_app
 from mixrec_automl.serving.loading import ModelSource
 from mixrec_automl.serving.messages import Answer, Asked, Refusal
@@ -25,8 +29,6 @@ from trainers.errors import UserError
 APPLICATION = "mixrec"
 TOKEN = "MIXREC_SERVE_TOKEN"
 """Environment variable with the token that a request has to carry; read by each replica, written nowhere"""
-MOST_TOGETHER = 32
-"""Histories that are read in one pass"""
 
 
 class ServingOptions(BaseModel):
@@ -40,30 +42,46 @@ class ServingOptions(BaseModel):
     cpus: float = Field(1, gt=0)
     """Of each replica, which computes with so many threads"""
     gpus: float = Field(0, ge=0)
+    needs_token: bool = False
+    """Whether a replica whose environment has no token refuses to start"""
     cache_mb: int = Field(256, ge=0)
     """Mebibytes of each replica for keys and values of histories; 0: every history is read anew"""
+
+
+def token() -> str | None:
+    """The token of this process's environment. Raises UserError where it is set to what no request could carry."""
+    given = os.environ.get(TOKEN)
+    if given is None:
+        return None
+    given = given.strip()  # a secret from a file often ends with a line feed
+    if not given or not given.isascii() or not given.isprintable():
+        raise UserError(
+            f"{TOKEN} is set, but to nothing that a header could carry: set it to printable ASCII characters"
+        )
+    return given
 
 
 class Replica:
     """One process with one copy of the model."""
 
-    def __init__(self, model: str, cache_bytes: int) -> None:
+    def __init__(self, model: str, cache_bytes: int, needs_token: bool) -> None:
+        self._token = token()
+        if needs_token and self._token is None:
+            raise UserError(f"{TOKEN} is not set in the environment of this node")
         self._service = RecommenderService(ModelSource(model, paths.tracking_uri(), cache_bytes))
         self._counters = Counters()
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_app(
-            self._ask,
+            Gatherer(self._answer).ask,
             self._service,
             self._counters,
-            token=os.environ.get(TOKEN) or None,
+            token=self._token,
         )
 
-    @serve.batch(max_batch_size=MOST_TOGETHER, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
-    async def _ask(self, asked: list[Asked]) -> Sequence[Answer | Refusal]:
-        """Serve gathers what came while the batch before was computed; nobody waits for others to come."""
+    def _answer(self, asked: Sequence[Asked]) -> Sequence[Answer | Refusal]:
         self._counters.batches.observe(len(asked))
-        return await asyncio.to_thread(self._service.answer, asked)
+        return self._service.answer(asked)
 
     def __del__(self) -> None:
         if hasattr(self, "_service"):
@@ -86,11 +104,16 @@ def build_app(args: Mapping[str, Any]) -> Any:
         num_replicas=options.replicas,
         # The service itself refuses with 429 what is too much; Serve's own queue comes after that.
         max_ongoing_requests=2 * MOST_WAITING,
-        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
-        graceful_shutdown_timeout_s=10,
+        ray_actor_options={
+            "num_cpus": options.cpus,
+            "num_gpus": options.gpus,
+            # Ray leaves the GPUs of a node visible to processes that have asked for none.
+            "runtime_env": {} if options.gpus else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
+        },
+        graceful_shutdown_timeout_s=60,
         health_check_period_s=5,
     )
-    return deployment.bind(options.model, options.cache_mb * 2**20)
+    return deployment.bind(options.model, options.cache_mb * 2**20, options.needs_token)
 
 
 @contextmanager
@@ -101,7 +124,10 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
         UserError: something is served there already, the replicas do not fit, or none came up.
     """
     if APPLICATION in serve.status().applications:
-        raise UserError("this Ray cluster serves a model already: end that with Ctrl-C where it was started")
+        raise UserError(
+            "this Ray cluster serves a model already: end that with Ctrl-C where it was started or, if that has died, "
+            "with `serve shutdown` on the cluster"
+        )
     fit = room(options.cpus, options.gpus)
     if fit < options.replicas:
         raise UserError(
@@ -110,10 +136,16 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
         )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    http = _get_global_client().http_config
+    if (http.host, http.port) != (host, port):
+        raise UserError(f"Ray Serve of this cluster listens already: give --host {http.host} --port {http.port}")
     try:
-        serve.run(build_app(options.model_dump()), name=APPLICATION, route_prefix="/")
+        try:
+            serve.run(build_app(options.model_dump()), name=APPLICATION, route_prefix="/")
+        except (RayServeException, RayError, RuntimeError) as error:
+            raise UserError(f"no replica came up: {last_line(error)}") from error
         yield
-    except RuntimeError as error:
-        raise UserError(f"no replica came up: {error}") from error
     finally:
-        serve.delete(APPLICATION)  # and nothing else that a shared cluster may serve
+        serve.delete(APPLICATION)
+        if not serve.status().applications:  # else the cluster serves for others as well
+            serve.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ class Counters:
 
     @contextmanager
     def timed(self, path: str) -> Iterator[Callable[[int], None]]:
-        """Time what happens within; it tells its HTTP status. An exception counts as 500."""
+        """Time what happens within, which tells its HTTP status. An exception counts as 500; a client that went away as
+        499, nginx's word for it.
+        """
         status = 500
         began = time.perf_counter()
 
@@ -46,6 +49,9 @@ class Counters:
 
         try:
             yield tell
+        except asyncio.CancelledError:
+            status = 499
+            raise
         finally:
             self._seconds.labels(path).observe(time.perf_counter() - began)
             self._requests.labels(path, str(status)).inc()
@@ -54,6 +60,7 @@ class Counters:
         """In Prometheus' exposition format."""
         self._model.clear()
         self._model.labels(model.name, model.version or "").set(1)
+        self._histories.clear()
         for outcome, count in cache_outcomes.items():
             self._histories.labels(outcome).set(count)
         return generate_latest(self._registry)

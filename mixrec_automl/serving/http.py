@@ -7,9 +7,10 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import mixrec_automl
@@ -27,8 +28,10 @@ from mixrec_automl.serving.messages import (
 
 MOST_WAITING = 256
 """Requests that wait or are being computed; those beyond are refused with 429"""
+LONGEST_NAME = 40
+"""Characters of a key that are repeated where it is refused"""
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
-"""Need no token: they hold nothing of the model or its users"""
+"""Need no token: name and version of the model are all that they tell"""
 
 Ask = Callable[[Asked], Awaitable[Answer | Refusal]]
 
@@ -75,6 +78,8 @@ def make_app(
         description="Recommends items after a user's history.",
         redoc_url=None,
         max_body_size=LARGEST_BODY,
+        # For the page alone, which so gets a field for the token; it is checked below, before anything is read.
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
     )
     refusals: dict[int | str, dict[str, Any]] = {
         code: {"model": Refusal, "description": text}
@@ -134,9 +139,9 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
-        # Never what was sent: it may be large, no text that JSON can carry, or a user's own.
+        # No value that was sent: it may be large, no text that JSON can carry, or a user's own. A key's name is cut.
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        place = ".".join(str(part)[:LONGEST_NAME] for part in first["loc"] if part != "body")
         return JSONResponse(Refusal(detail=f"{place}: {first['msg']}" if place else first["msg"]).model_dump(), 422)
 
     @app.middleware("http")

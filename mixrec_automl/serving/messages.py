@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 LONGEST_HISTORY = 1_000
 MOST_TEXTS = 100
@@ -15,7 +15,8 @@ LARGEST_BODY = 8 * 2**20
 """Bytes"""
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+# Stripped as Python does, which knows more white space than pydantic: the model's reader does so too.
+Text = Annotated[str, AfterValidator(str.strip), StringConstraints(min_length=1, max_length=2_000)]
 
 
 class Asked(BaseModel):

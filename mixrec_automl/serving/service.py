@@ -35,8 +35,6 @@ class RecommenderService:
         self._model = source.load(source.version())
         self._trouble: str | None = None
         self._closing = threading.Event()
-        self.swaps = 0
-        """How often another model has taken over"""
         if self._model.version is not None:
             threading.Thread(target=self._follow, name="follow-alias", daemon=True).start()
 
@@ -47,7 +45,10 @@ class RecommenderService:
 
     @property
     def trouble(self) -> str | None:
-        """Why the model that the alias points to is not served, or where it points cannot be asked; None: it is."""
+        """Why the model that the alias points to is not served, or where it points cannot be asked; None: it is.
+
+        For everybody to read: what exactly went wrong, with its addresses and paths, is in the log alone.
+        """
         return self._trouble
 
     @property
@@ -72,23 +73,29 @@ class RecommenderService:
         """Load what the alias points to, if it has moved. A model that cannot be had leaves the old one in place."""
         try:
             version = self._source.version()
-            if version != self._model.version:
-                self._model = self._source.load(version)
-                self.swaps += 1
-                _log.info("now served: %s", self.model)
-            self._trouble = None
         except UserError as error:
-            if str(error) != self._trouble:
-                _log.warning("%s", error)
-            self._trouble = str(error)
+            self._tell("the registry does not tell where the alias points", error)
+            return
+        if version != self._model.version:
+            try:
+                self._model = self._source.load(version)
+            except UserError as error:
+                self._tell(f"version {version.version if version else ''} cannot be read", error)
+                return
+            _log.info("now served: %s", self.model)
+        self._trouble = None
+
+    def _tell(self, trouble: str, error: Exception) -> None:
+        if trouble != self._trouble:
+            _log.warning("%s: %s", trouble, error)
+        self._trouble = trouble
 
     def _follow(self) -> None:
         while not self._closing.wait(self._poll_seconds):
             try:
                 self.refresh()
             except Exception as error:  # whatever it is, the model at hand still answers
-                _log.exception("the alias could not be followed")
-                self._trouble = f"{type(error).__name__}: {error}"
+                self._tell("the alias cannot be followed", error)
 
 
 def _info(model: LoadedModel) -> ModelInfo:

@@ -14,9 +14,11 @@ from torch import Tensor
 from tests.oracles.tiny_backbones import FAMILIES, Family
 from tests.trainers.tiny_package import NUM_ITEMS, make_package
 from trainers.config import ModelConfig
+from trainers.data.rows import Rows
 from trainers.evaluate import score_histories
 from trainers.history_cache import HistoryCache
-from trainers.model.kv_cache import can_cache
+from trainers.model.kv_cache import CachedRow, can_cache, read_rows
+from trainers.model.mixrec import MixRec
 from trainers.package import Package, read_package
 
 ALL = 2**30
@@ -56,7 +58,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 
 def test_a_history_that_grows_scores_as_if_read_whole(package: Package) -> None:
     cache = HistoryCache(ALL)
-    for length in (1, 2, 5, 6, 7):
+    for length in (1, 2, 4, 6, 7):
         assert_same(score(cache, package, [LONG[:length]]), whole(package, [LONG[:length]]))
     assert cache.outcomes == {"known": 0, "continued": 4, "new": 1}
     assert score(cache, package, [LONG]).equal(score(cache, package, [LONG]))
@@ -133,3 +135,28 @@ def test_the_control_with_masks_of_its_own_is_not_cached(tmp_path: Path) -> None
     assert not can_cache(ModelConfig(second_mask="causal+columns"))
     folder = make_package(tmp_path, model={"second_mask": "causal+columns"}).package
     assert read_package(folder, cache_bytes=ALL).cache is None
+
+
+def test_what_is_mostly_new_is_read_anew_and_passes_are_bounded(one: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one item, and then everything after it, would make masks without bound."""
+    monkeypatch.setattr("trainers.history_cache.TOKENS_AT_ONCE", 30)
+    passes: list[int] = []
+    read = read_rows
+
+    def counted(model: MixRec, rows: Rows, lengths: Sequence[int], past: Sequence[CachedRow]) -> list[CachedRow]:
+        if past:
+            passes.append(sum(lengths) + sum(row.tokens for row in past))
+        return read(model, rows, lengths, past)
+
+    monkeypatch.setattr("trainers.history_cache.read_rows", counted)
+    cache = HistoryCache(ALL)
+    score(cache, one, [[item] for item in range(10)])
+    long = [[item, *LONG] for item in range(10)]
+    assert_same(score(cache, one, long), whole(one, long))
+    assert (cache.outcomes["continued"], passes) == (0, [])
+    grown = [[*history, 11] for history in long]
+    assert_same(score(cache, one, grown), whole(one, grown))
+    assert cache.outcomes["continued"] == 10
+    longest = max(int(one.layout.item_tokens.lengths[history].sum()) + len(history) for history in grown)
+    assert len(passes) > 1
+    assert max(passes) <= max(30, longest + 1)

@@ -57,9 +57,9 @@ class Projected:
     queries: Tensor
     """[M, H, e], or [Q, H, e] where only readouts are computed"""
     keys: Tensor
-    """[M, G, e]"""
+    """[M, G, e]; where rows continue, with the cached ones before the new ones of each row"""
     values: Tensor
-    """[M, G, e]"""
+    """The same"""
     normed: Tensor
     """What was projected, [M, d], or the readouts of it, [Q, d], where only they are computed"""
     readouts_only: bool

@@ -86,8 +86,9 @@ def read_rows(model: MixRec, rows: Rows, lengths: Sequence[int], past: Sequence[
         return _CachingPass(backbone, special[rows.kind], geometry, [row.layers for row in past], lengths, kept)
 
     states = model.encode(rows, make_pass)
-    # Copied, for a part of a tensor keeps all of it in memory.
+    # Copied where it is a part of a tensor, which would keep all of that in memory.
+    own = torch.clone if not past else lambda part: part
     return [
-        CachedRow(tuple((keys[row].clone(), values[row].clone()) for keys, values in kept), states[row].clone())
+        CachedRow(tuple((own(keys[row]), own(values[row])) for keys, values in kept), states[row].clone())
         for row in range(len(lengths))
     ]

@@ -84,10 +84,11 @@ def test_a_batch_is_answered_in_its_order_and_refused_as_a_whole(client: TestCli
         ({"history": [""]}, "history.0: String should have at least 1 character"),
         ({"history": ["a" * 257]}, "history.0: String should have at most 256 characters"),
         ({"history": [3]}, "history.0: Input should be a valid string"),
-        ({"texts": [" \n "]}, "texts.0: String should have at least 1 character"),
+        ({"texts": [" \n "]}, "texts.0: Value should have at least 1 item"),
         ({"history": ["a"], "k": 0}, "k: Input should be greater than or equal to 1"),
         ({"history": ["a"], "k": 10**30}, "k: Input should be less than or equal to 1000"),
         ({"history": ["a"], "limit": 3}, "limit: Extra inputs are not permitted"),
+        ({"history": ["a"], "x" * 999: 3}, "x" * 40 + ": Extra inputs are not permitted"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(client: TestClient, body: dict[str, Any], told: str) -> None:
