@@ -147,5 +147,6 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
         yield
     finally:
         serve.delete(APPLICATION)
-        if not serve.status().applications:  # else the cluster serves for others as well
+        # An embedded Ray ends with its user anyway; a cluster may serve for others as well.
+        if os.environ.get("RAY_ADDRESS") and not serve.status().applications:
             serve.shutdown()
