@@ -41,10 +41,9 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what it prints until it is over.")] = False,
     address: Address = "http://127.0.0.1:8265",
 ) -> None:
-    """Run a search as a job of a Ray cluster, which goes on when this command has ended.
-
-    The nodes have mixrec-automl installed (`deploy/Dockerfile`), share MIXREC_HOME, and name database and MLflow in
-    their environment. Paths in the file are paths there. Given twice, a search with a --name is run once.
+    """Run a search as a job of a Ray cluster, which goes on when this command has ended. The nodes have mixrec-automl
+    installed, share MIXREC_HOME, and name database and MLflow in their environment; paths in the file are paths there.
+    Given twice, a search with a --name is run once.
     """
     import yaml
 
