@@ -12,7 +12,7 @@ machine with one replica of one thread. One client asks, one request after anoth
 *   batches of 8 and 32 of each, as one request.
 
 Each line has the median and the 99th percentile of the milliseconds that a request takes, by HTTP from end to end, and
-the ratio of the medians to that of `new`. The last lines have the same of the model alone, in this process, as a mean.
+the ratio of the medians to that of `new`. The last lines have the same of the model alone, in this process.
 Users are drawn once among those with 50 items or more. It takes about 3 minutes.
 """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixrec_automl import paths
 from mixrec_automl.cli.outcome import EXIT_FAILED, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -21,18 +22,21 @@ SEARCH_EXAMPLE = "Example: mixrec-automl search configs/ml-100k.yaml --name firs
 RESUME_EXAMPLE = "Example: mixrec-automl resume first"
 
 
-def search(
-    config: Annotated[Path, typer.Argument(help="YAML file of the search, or the name of a preset.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be given several times."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the search (default: that of the file, with date and time).")
-    ] = None,
-) -> None:
+CONFIG = typer.Argument(help="YAML file of the search, or the name of a preset.")
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be given several times."),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the search (default: that of the file, with date and time).")]
+
+
+def name_of(config: Path, name: str | None) -> str:
+    """`name`, or one after the file and the time. Raises UserError where it cannot be a folder's."""
+    return paths.valid_name(name or f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}", "search")
+
+
+def search(config: Annotated[Path, CONFIG], overrides: Overrides = None, name: Name = None) -> None:
     """Search an architecture, here or on the Ray cluster that RAY_ADDRESS names. Ctrl-C stops it cleanly."""
-    from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import load_config
     from mixrec_automl.store.repository import Repository
@@ -40,7 +44,7 @@ def search(
     from trainers.errors import UserError
 
     loaded = load_config(config, overrides or [])
-    chosen = paths.valid_name(name or f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}", "search")
+    chosen = name_of(config, name)
     repository = Repository.open()
     if chosen in {known.name for known in repository.searches()}:  # said now, not after minutes of preparation
         raise UserError(

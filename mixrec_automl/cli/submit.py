@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixrec_automl.cli.outcome import EXIT_FAILED
+from mixrec_automl.cli.search import CONFIG, Name, Overrides, name_of
 
 if TYPE_CHECKING:
     from mixrec_automl.cluster.jobs import Job, Jobs
@@ -18,7 +18,8 @@ SUBMIT_EXAMPLE = (
     "mixrec-automl submit --resume first"
 )
 LOGS_EXAMPLE = "Example: mixrec-automl logs first --follow --address http://head:8265"
-CONFIG = "search.yaml"
+SENT = "search.yaml"
+"""The configuration, overrides and all, beside the job"""
 
 Address = Annotated[
     str,
@@ -29,14 +30,9 @@ Address = Annotated[
 
 
 def submit(
-    config: Annotated[Path | None, typer.Argument(help="YAML file of the search, or the name of a preset.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be given several times."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the search (default: that of the file, with date and time).")
-    ] = None,
+    config: Annotated[Path | None, CONFIG] = None,
+    overrides: Overrides = None,
+    name: Name = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with this search instead.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what it prints until it is over.")] = False,
     address: Address = "http://127.0.0.1:8265",
@@ -58,9 +54,9 @@ def submit(
         command, files = ["mixrec-automl", "resume", search], {}
     else:
         loaded = load_config(config, overrides or [])
-        search = paths.valid_name(name or f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}", "search")
-        command = ["mixrec-automl", "search", CONFIG, "--name", search]
-        files = {CONFIG: yaml.safe_dump(loaded.as_dict(), sort_keys=False)}
+        search = name_of(config, name)
+        command = ["mixrec-automl", "search", SENT, "--name", search]
+        files = {SENT: yaml.safe_dump(loaded.as_dict(), sort_keys=False)}
     from mixrec_automl.cluster.jobs import Jobs
 
     jobs = Jobs(address)

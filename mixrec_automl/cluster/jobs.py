@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ray.exceptions import AuthenticationError, RayError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
@@ -117,7 +117,7 @@ class Jobs:
             over: Job | None = None
             try:
                 found = self._client.get_job_info(job.identifier)
-                now = Job(job.identifier, str(found.status), found.message or "")
+                now = _job(found)
                 over = now if now.is_over else None
                 text = str(self._client.get_job_logs(job.identifier))
             except _TROUBLES as error:
@@ -144,7 +144,7 @@ class Jobs:
         for details in jobs:
             name, _, number = (details.submission_id or "").rpartition("-")
             if name == f"{PREFIX}-{search}" and number.isdecimal():
-                found[int(number)] = Job(details.submission_id, str(details.status), details.message or "")
+                found[int(number)] = _job(details)
         return found
 
     def _away_from_head(self) -> dict[str, str] | None:
@@ -155,3 +155,7 @@ class Jobs:
             raise UserError(f"the nodes of the cluster at {self._address} are not told: {last_line(error)}") from error
         heads = [node.node_id for node in nodes if node.is_head_node]
         return {_NODE_ID: f"!{heads[0]}"} if heads and len(nodes) > len(heads) else None
+
+
+def _job(details: JobDetails) -> Job:
+    return Job(str(details.submission_id), str(details.status), details.message or "")
