@@ -32,6 +32,8 @@ _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """How MLflow says that there is no such model or version, and no such alias."""
 TAG_DATA = "mixrec.data_fingerprint"
+TAG_REPLACED = "mixrec.replaced"
+"""Of a version that became champion: the one that was it before. MLflow keeps no history of an alias."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,36 @@ class Registry:
             raise _no_answer(error) from error
 
     def move_champion(self, version: ModelVersion) -> None:
+        """Make `version` the champion, and note which one it replaces."""
+        before = self.champion(version.name)
+        if before is not None and before != version:
+            self._client.set_model_version_tag(version.name, version.version, TAG_REPLACED, before.version)
         self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+    def roll_back(self, name: str) -> tuple[ModelVersion, ModelVersion]:
+        """Make the version champion again that the champion of `name` replaced. Again: the one before that.
+
+        Returns:
+            The champion before and after.
+
+        Raises:
+            UserError: there is no champion, it replaced none, the one that it replaced is gone, or the registry does
+                not answer.
+        """
+        champion = self.champion(name)
+        if champion is None:
+            raise UserError(f"{name} has no champion that could be rolled back")
+        try:
+            tags = self._client.get_model_version(name, champion.version).tags
+        except MlflowException as error:
+            raise _no_answer(error) from error
+        if TAG_REPLACED not in tags:
+            raise UserError(f"{name} version {champion.version} has replaced no other champion")
+        before = self.find(f"{name}/{tags[TAG_REPLACED]}")
+        with scratch_folder() as folder:
+            self.fetch(before, Path(folder))  # a service would refuse a version whose files are gone
+        self._client.set_registered_model_alias(name, CHAMPION, before.version)
+        return champion, before
 
     def describe(self, version: ModelVersion, metrics: Mapping[str, str]) -> None:
         """Show `metrics` as tags of the version, where the registry's page lists them."""

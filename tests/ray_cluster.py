@@ -1,72 +1,143 @@
-"""A Ray cluster of two nodes on this machine: a head without CPUs and a worker, with a token, as `deploy/` has it."""
+"""A Ray cluster on this machine: a head without CPUs and workers, with a token, as `deploy/` has it.
+
+Each node is a family of real processes of its own, which can be killed as a machine dies.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from tests.ports import HOST, free_port
 
 RAY = Path(sys.executable).with_name("ray")
-START_SECONDS = 60
+START_SECONDS = 120
+MEMORY = "--object-store-memory=100000000"
 
 
-@dataclass(frozen=True)
+class Node:
+    """`ray start --block` and all that comes of it."""
+
+    def __init__(self, log: Path, environment: Mapping[str, str], *options: str) -> None:
+        command = [str(RAY), "start", "--block", f"--dashboard-agent-listen-port={free_port()}", *options]
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        end = time.monotonic() + START_SECONDS
+        while "Ray runtime started" not in log.read_text():
+            if time.monotonic() > end or self._process.poll() is not None:
+                self.kill()
+                raise RuntimeError(f"the node does not start:\n{log.read_text()}")
+            time.sleep(0.2)
+
+    def processes(self) -> list[psutil.Process]:
+        """All of the node, workers included; none where it is dead."""
+        try:
+            started = psutil.Process(self._process.pid)
+            return [started, *started.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def runs(self, pid: int) -> bool:
+        return any(process.pid == pid for process in self.processes())
+
+    def kill(self) -> None:
+        """As a machine without power: every process at once, with no word to anybody."""
+        found = self.processes()
+        for process in found:  # none may see another one's end and react
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        for process in {*found, *self.processes()}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it as `ray stop` would, and whatever is left after that."""
+        found = self.processes()
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(START_SECONDS)
+        for process in psutil.wait_procs(found, timeout=5)[1]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 class RayCluster:
-    dashboard: str
-    """Its URL, which takes jobs"""
-    environment: dict[str, str]
-    """Of a client"""
+    """Its head and its workers.
+
+    Args:
+        environment: of its nodes.
+        redis: where the head keeps its state, as HOST:PORT, so that it can be killed and started again.
+    """
+
+    def __init__(self, environment: Mapping[str, str], redis: str | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="mrc-", dir="/tmp"))  # a socket's path may have 107 bytes
+        self._port, self._dashboard, self._client_port = free_port(), free_port(), free_port()
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(24).hex()}
+        """Of a client"""
+        path = f"{RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        own = {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+        self._variables = {**environment, **self.environment, **own}
+        if redis is not None:
+            self._variables |= {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "test"}
+        self._started = 0
+        self.head: Node | None = None
+        self.workers: list[Node] = []
+
+    @property
+    def dashboard(self) -> str:
+        """Its URL, which takes jobs."""
+        return f"http://{HOST}:{self._dashboard}"
+
+    @property
+    def address(self) -> str:
+        """For RAY_ADDRESS, on this machine."""
+        return f"{HOST}:{self._port}"
+
+    def start_head(self) -> Node:
+        """At the same address as before, where it was killed."""
+        self.head = head = self._start(
+            "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
+            f"--temp-dir={self._folder / 'ray'}", f"--ray-client-server-port={self._client_port}",
+        )  # fmt: skip
+        return head
+
+    def start_worker(self, cpus: int) -> Node:
+        worker = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+        self.workers.append(worker)
+        return worker
+
+    def close(self) -> None:
+        """End all nodes; no change where they have ended."""
+        for node in (*reversed(self.workers), self.head):
+            if node is not None:
+                node.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, *options: str) -> Node:
+        self._started += 1
+        return Node(self._folder / f"node-{self._started}.log", self._variables, MEMORY, *options)
 
 
 @contextmanager
-def ray_cluster(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[RayCluster]:
-    """Up within the context; `environment` is that of its nodes."""
-    folder = Path(tempfile.mkdtemp(prefix="mrc-", dir="/tmp"))  # a socket's path may have 107 bytes
-    client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(24).hex()}
-    path = f"{RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    variables = {**environment, **client, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-    port, dashboard = free_port(), free_port()
-    nodes: list[subprocess.Popen[bytes]] = []
-
-    def start(*options: str) -> None:
-        command = [str(RAY), "start", "--block", f"--dashboard-agent-listen-port={free_port()}", *options]
-        with (folder / f"node-{len(nodes)}.log").open("wb") as log:
-            nodes.append(
-                subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-            )
-
-    memory = "--object-store-memory=100000000"
+def ray_cluster(environment: Mapping[str, str], *, workers: int = 1, cpus: int = 2) -> Iterator[RayCluster]:
+    """Up within the context, with so many workers of `cpus` CPUs each."""
+    cluster = RayCluster(environment)
     try:
-        start(
-            "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=0", memory,
-            f"--temp-dir={folder / 'ray'}", f"--ray-client-server-port={free_port()}",
-        )  # fmt: skip
-        _wait_for("node-0.log", folder)
-        start(f"--address={HOST}:{port}", f"--num-cpus={cpus}", memory)
-        _wait_for("node-1.log", folder)
-        yield RayCluster(f"http://{HOST}:{dashboard}", client)
+        cluster.start_head()
+        for _ in range(workers):
+            cluster.start_worker(cpus)
+        yield cluster
     finally:
-        for node in reversed(nodes):
-            node.send_signal(signal.SIGTERM)
-        for node in nodes:
-            node.wait(timeout=START_SECONDS)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(log: str, folder: Path) -> None:
-    """Until the node says that it is up."""
-    end = time.monotonic() + START_SECONDS
-    while "Ray runtime started" not in (folder / log).read_text():
-        if time.monotonic() > end:
-            raise TimeoutError((folder / log).read_text())
-        time.sleep(0.2)
+        cluster.close()

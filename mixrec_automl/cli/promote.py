@@ -27,6 +27,10 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a champion that was trained on other data, unseen.")
     ] = False,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="Train nothing: make the champion of the search's data the one before it."),
+    ] = False,
 ) -> None:
     """Train the winner on all users, evaluate it once on the test items, register it, and make it champion if it is
     better. Ctrl-C stops it cleanly; the same command goes on."""
@@ -42,6 +46,11 @@ def promote(
     if "study" in search.config:
         raise UserError(f"{name!r} is a study, which keeps no weights: promote the winner of a search")
     config = from_dict(search.config, f"search {name}")
+    if rollback:
+        if trial is not None or workers is not None or force:
+            raise UserError("--rollback trains nothing: give it without --trial, --workers and --force")
+        _roll_back(config.data.name)
+        return
     trials = repository.trials(name)
     chosen = best_trial(trials) if trial is None else next((one for one in trials if one.number == trial), None)
     if chosen is None or chosen.mrr is None:
@@ -86,6 +95,18 @@ def promote(
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _roll_back(data: str) -> None:
+    from mixrec_automl import paths
+    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.registry import Registry, registered_name
+
+    after, before = Registry(paths.tracking_uri()).roll_back(registered_name(data))
+    make_console().print(
+        f"{before.name} version {before.version} is the champion again, instead of version {after.version}",
+        highlight=False,
+    )
 
 
 def _announce(plan: PromotionPlan, console: Console) -> None:

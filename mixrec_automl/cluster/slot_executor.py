@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixrec_automl.cluster.executor import Event, ExecutorDied
 from mixrec_automl.cluster.reservations import all_of_this_job, give_back
@@ -52,7 +53,10 @@ class SlotExecutor:
         give_back(all_of_this_job())
         waiting = cluster.slots * cluster.workers_per_trial
         runner = ray.remote(num_cpus=0, max_concurrency=2 * waiting + CALLS_AT_ONCE)(SlotRunner)
-        self._runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}).remote(training, cluster, folder)
+        # Beside the controller, without whom it is of no use: the death of another node costs that node's trials alone.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}, scheduling_strategy=here)
+        self._runner = runner.remote(training, cluster, folder)
 
     def submit(self, trial: TrialTask) -> None:
         with _death_noticed():

@@ -120,3 +120,10 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     recorded = repository.promotions("s")[before:]
     assert [one.state for one in recorded] == [SearchState.STOPPED, SearchState.COMPLETED]
     assert {one.trial for one in recorded} == {int(other)}
+
+
+def test_a_rollback_that_cannot_be_is_one_line(shell: Shell) -> None:
+    assert "give it without --trial" in shell.run("promote", "s", "--rollback", "--trial", "0", code=2)
+    shell.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{shell.home / 'another.db'}"
+    told = shell.run("promote", "s", "--rollback", code=2)
+    assert told.splitlines() == ["error: mixrec-shop has no champion that could be rolled back"]
