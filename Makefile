@@ -9,7 +9,7 @@ COMPUTING := tests/search_spaces tests/trainers tests/mixrec_automl/search
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit faults test-cluster soak parity docs clean
+.PHONY: help install search test lint unit faults test-cluster cluster-demo soak parity docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ faults: install  ## the tests that kill, freeze and starve real processes, with 
 
 test-cluster: install  ## the tests on a Ray cluster of several nodes on this machine: minutes
 	$(BIN)/python -m pytest -m cluster
+
+cluster-demo: install  ## a cluster on this machine: a search that outlives one of its nodes, promoted, served, taken down
+	$(BIN)/python -u -m tests.cluster_demo
 
 soak: install  ## a search of 200 short trials under a random fault every few seconds; goes on where interrupted
 	$(BIN)/python -u -m tests.faults.soak

@@ -18,10 +18,14 @@ START_SECONDS = 90.0
 
 
 class MlflowServer:
-    """On a free port of this machine, with its database in `folder`; not started yet."""
+    """On a free port of this machine, with its files, and its database unless `store` names one, in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    Not started yet.
+    """
+
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.port = free_port()
+        self._store = store or f"sqlite:///{folder / 'db'}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -34,7 +38,7 @@ class MlflowServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder / 'db'}",
+                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._store,
                  "--default-artifact-root", str(self._folder / "artifacts"), "--host", HOST, "--port", str(self.port),
                  "--workers", "1"],
                 env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ},

@@ -48,8 +48,12 @@ class Node:
         except psutil.NoSuchProcess:
             return []
 
-    def runs(self, pid: int) -> bool:
-        return any(process.pid == pid for process in self.processes())
+    def command_lines(self) -> list[str]:
+        lines = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                lines.append(" ".join(process.cmdline()))
+        return lines
 
     def kill(self) -> None:
         """As a machine without power: every process at once, with no word to anybody."""
@@ -118,6 +122,10 @@ class RayCluster:
         self.workers.append(worker)
         return worker
 
+    def workers_with(self, mark: str) -> list[Node]:
+        """Those with a process whose command line holds `mark`."""
+        return [worker for worker in self.workers if any(mark in line for line in worker.command_lines())]
+
     def close(self) -> None:
         """End all nodes; no change where they have ended."""
         for node in (*reversed(self.workers), self.head):
@@ -131,9 +139,11 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(environment: Mapping[str, str], *, workers: int = 1, cpus: int = 2) -> Iterator[RayCluster]:
-    """Up within the context, with so many workers of `cpus` CPUs each."""
-    cluster = RayCluster(environment)
+def ray_cluster(
+    environment: Mapping[str, str], *, workers: int = 1, cpus: int = 2, redis: str | None = None
+) -> Iterator[RayCluster]:
+    """Up within the context, with so many workers of `cpus` CPUs each; see `RayCluster`."""
+    cluster = RayCluster(environment, redis)
     try:
         cluster.start_head()
         for _ in range(workers):
