@@ -12,6 +12,7 @@ import mixrec_automl
 from mixrec_automl.cli import (
     baselines,
     data,
+    database,
     doctor,
     promote,
     recommend,
@@ -66,6 +67,7 @@ app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
+app.add_typer(database.app, name="database")
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from mixrec_automl.store import schema
 from mixrec_automl.store.file_systems import network_file_system
-from mixrec_automl.store.models import SCHEMA_VERSION, Base, SchemaVersionRow
 from trainers.errors import UserError
 
 BUSY_SECONDS = 5
@@ -21,19 +23,54 @@ READ_ONLY = "mixrec_read_only"
 
 
 def open_engine(url: str) -> Engine:
-    """An engine on `url`, whose tables exist and have this version's form.
+    """An engine on `url`, whose tables have this version's form; they are made where there are none.
 
     Raises:
-        UserError: the URL is not valid, its driver is not installed, the database does not answer, or its tables
-            were made by another version.
+        UserError: the URL is not valid, its driver is not installed, the database does not answer, or it has tables of
+            another program.
+        WrongRevisionError: its tables have another revision.
     """
+    engine = _connect(url)
+    try:
+        with _telling_trouble(engine):
+            if current_revision(engine) != schema.HEAD:
+                from mixrec_automl.store import migration  # here, since Alembic takes long to import
+
+                migration.bring_up(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def engine_to_migrate(url: str) -> Iterator[Engine]:
+    """An engine on `url` whatever tables it has, whose statements may take long.
+
+    Raises:
+        UserError: as `open_engine`, and for what the database refuses within the context.
+    """
+    engine = _connect(url, long_statements=True)
+    try:
+        with _telling_trouble(engine):
+            yield engine
+    finally:
+        engine.dispose()
+
+
+def current_revision(engine: Engine) -> str | None:
+    """Of the tables; None where there are none. Takes no lock."""
+    with engine.execution_options(**{READ_ONLY: True}).begin() as connection:
+        return schema.revision_of(connection)
+
+
+def _connect(url: str, *, long_statements: bool = False) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise UserError(
             f"{url!r} is no database URL: write sqlite:////folder/file.db or postgresql+psycopg://..."
         ) from error
-    shown = parsed.render_as_string(hide_password=True)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         _make_folder(parsed)
@@ -41,6 +78,7 @@ def open_engine(url: str) -> Engine:
     try:
         engine = create_engine(parsed, connect_args=waits, pool_pre_ping=not is_sqlite)
     except (NoSuchModuleError, ModuleNotFoundError, ArgumentError) as error:
+        shown = parsed.render_as_string(hide_password=True)
         raise UserError(
             f"no driver for the database {shown} ({error}): for PostgreSQL, pip install 'psycopg[binary]'"
         ) from error
@@ -50,18 +88,18 @@ def open_engine(url: str) -> Engine:
     elif engine.driver == "psycopg":
         from mixrec_automl.store import postgres  # here, since its driver is an extra
 
-        postgres.set_up(engine)
-    try:
-        _make_tables(engine)
-        _check_version(engine, shown)
-    except UserError:
-        engine.dispose()
-        raise
-    except (DBAPIError, sqlite3.Error) as error:  # the bare one: from a set-up statement on a file of another kind
-        engine.dispose()
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        raise UserError(f"cannot use the database {shown}: {' '.join(str(reason).split())}") from error
+        postgres.set_up(engine, long_statements=long_statements)
     return engine
+
+
+@contextmanager
+def _telling_trouble(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:  # the bare one: from a set-up statement on a file of another kind
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        shown = engine.url.render_as_string(hide_password=True)
+        raise UserError(f"cannot use the database {shown}: {' '.join(str(reason).split())}") from error
 
 
 def _make_folder(url: URL) -> None:
@@ -92,30 +130,6 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that writes takes the write lock at once: upgrading a read lock can fail instead of waiting.
     read_only = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def _make_tables(engine: Engine) -> None:
-    if inspect(engine).has_table(SchemaVersionRow.__tablename__):
-        return
-    try:
-        with engine.begin() as connection:
-            Base.metadata.create_all(connection)
-            if connection.scalar(select(SchemaVersionRow.version)) is None:
-                connection.execute(insert(SchemaVersionRow).values(version=SCHEMA_VERSION))
-    except DBAPIError as error:
-        # Two processes that start together on an empty server: the other one was faster.
-        if not isinstance(error, IntegrityError) and not inspect(engine).has_table(SchemaVersionRow.__tablename__):
-            raise
-
-
-def _check_version(engine: Engine, shown: str) -> None:
-    with engine.execution_options(**{READ_ONLY: True}).begin() as connection:
-        found = connection.scalar(select(SchemaVersionRow.version))
-    if found != SCHEMA_VERSION:
-        raise UserError(
-            f"the database {shown} has tables of version {found}, but this mixrec-automl needs version "
-            f"{SCHEMA_VERSION}: use the mixrec-automl that made it, or name another one in MIXREC_DATABASE_URL"
-        )
 
 
 def without_password(url: str) -> str:

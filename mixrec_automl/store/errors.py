@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainers.errors import UserError
+
 
 class WrongStateError(RuntimeError):
     """The record is not in a state from which this change is possible."""
@@ -26,3 +28,11 @@ class LeaseLostError(RuntimeError):
 
 class DatabaseUnavailableError(RuntimeError):
     """The database does not answer, is locked by another program or cannot write: the same call may succeed later."""
+
+
+class WrongRevisionError(UserError):
+    """The tables have another revision than this program's; `found` says which, `remedy` what to do."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found}: {remedy}")
+        self.found, self.remedy = found, remedy

@@ -1,4 +1,7 @@
-"""Tables of the search database. Rows never leave `store`: the repository hands out the values of `records`."""
+"""Tables of the search database. Rows never leave `store`: the repository hands out the values of `records`.
+
+A change here needs a script in `migrations/versions`, which databases of before are changed by.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,6 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-
-SCHEMA_VERSION = 6
-"""Raised with every change of a table below."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -45,7 +45,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     metadata = MetaData(
-        # Named constraints, so that later migrations can address them on every database.
+        # Named constraints, so that migrations can address them on every database.
         naming_convention={
             "pk": "pk_%(table_name)s",
             "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -54,14 +54,6 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012  (read by SQLAlchemy)
-
-
-class SchemaVersionRow(Base):
-    """One row: the `SCHEMA_VERSION` that made the tables."""
-
-    __tablename__ = "schema_version"
-
-    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class SearchRow(Base):

@@ -50,17 +50,18 @@ class BoundedConnection(psycopg.Connection[Any]):
             return result
 
 
-def set_up(engine: Engine) -> None:
-    """Bound the waits of all connections that `engine` will make."""
-    event.listen(engine, "do_connect", _connect)
+def set_up(engine: Engine, *, long_statements: bool = False) -> None:
+    """Bound the waits of all connections that `engine` will make, but not that for an answer to `long_statements`."""
+    kind = psycopg.Connection[Any] if long_statements else BoundedConnection
+
+    def connect(_dialect: Any, _record: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return kind.connect(*arguments, **{"connect_timeout": CONNECT_SECONDS, **options})
+
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", _set_timeouts)
 
 
-def _connect(_dialect: Any, _record: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> BoundedConnection:
-    return BoundedConnection.connect(*arguments, **{"connect_timeout": CONNECT_SECONDS, **options})
-
-
-def _set_timeouts(connection: BoundedConnection, _record: Any) -> None:
+def _set_timeouts(connection: psycopg.Connection[Any], _record: Any) -> None:
     # Statements, not options of the connection: those are refused by poolers such as PgBouncer.
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")

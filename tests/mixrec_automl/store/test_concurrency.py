@@ -26,7 +26,7 @@ def _processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
 
 
-def test_two_processes_open_an_empty_database_at_once(database_url: str) -> None:
+def test_threads_open_an_empty_database_at_once(database_url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
         for opened in [pool.submit(Repository.open, database_url) for _ in range(6)]:
             opened.result().close()

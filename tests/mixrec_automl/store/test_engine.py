@@ -7,13 +7,13 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from sqlalchemy import event, insert, text, update
+from sqlalchemy import event, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from mixrec_automl.store.engine import BUSY_SECONDS, open_engine
 from mixrec_automl.store.errors import DatabaseUnavailableError
 from mixrec_automl.store.file_systems import network_file_system
-from mixrec_automl.store.models import SCHEMA_VERSION, SchemaVersionRow, TrialRow
+from mixrec_automl.store.models import TrialRow
 from mixrec_automl.store.repository import Repository
 from trainers.errors import UserError
 
@@ -64,15 +64,6 @@ def test_opening_again_keeps_what_is_there(database_url: str) -> None:
     second = Repository.open(database_url)
     assert [found.name for found in second.searches()] == ["s"]
     second.close()
-
-
-def test_tables_of_another_version_are_refused(database_url: str) -> None:
-    engine = open_engine(database_url)
-    with engine.begin() as connection:
-        connection.execute(update(SchemaVersionRow).values(version=SCHEMA_VERSION + 1))
-    engine.dispose()
-    with pytest.raises(UserError, match=rf"version {SCHEMA_VERSION + 1}.*needs version {SCHEMA_VERSION}"):
-        open_engine(database_url)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
