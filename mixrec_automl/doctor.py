@@ -95,14 +95,20 @@ def _home() -> Outcome:
 
 def _database() -> Outcome:
     from mixrec_automl.store.engine import without_password
+    from mixrec_automl.store.errors import WrongRevisionError
     from mixrec_automl.store.records import SearchState
     from mixrec_automl.store.repository import Repository
+    from mixrec_automl.store.schema import HEAD
 
     began = time.monotonic()
-    repository = Repository.open()
+    try:
+        repository = Repository.open()
+    except WrongRevisionError as error:
+        return Level.BROKEN, error.found, error.remedy
     searches = repository.searches()
     repository.close()
-    found = f"{without_password(paths.database_url())}, {_count(len(searches), 'search', 'searches')}"
+    held = f"revision {HEAD}, {_count(len(searches), 'search', 'searches')}"
+    found = f"{without_password(paths.database_url())}, {held}"
     orphans = [one.name for one in searches if one.state is SearchState.RUNNING and one.controller is None]
     if orphans:
         return Level.WARNING, f"{found}; interrupted: {', '.join(orphans)}", f"mixrec-automl show {orphans[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mixrec_automl.cli.app import app
 from mixrec_automl.cluster import inspection
 from mixrec_automl.cluster.inspection import ClusterFound
 from mixrec_automl.doctor import CHECKS, Finding, Level, examine
+from mixrec_automl.store import schema
 from mixrec_automl.store.repository import Repository
 from tests.ports import free_port
 
@@ -107,6 +109,26 @@ def test_an_interrupted_search_is_told_of(monkeypatch: pytest.MonkeyPatch) -> No
     finding = found_by(monkeypatch, "database")
     assert (finding.level, finding.remedy) == (Level.WARNING, "mixrec-automl show mine")
     assert "interrupted: mine" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("needed", "told", "remedy"),
+    [("0002", "older than 0002", "`mixrec-automl database upgrade`"), (None, "does not know", "a newer mixrec-automl")],
+)
+def test_tables_of_another_revision_are_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, home: Path, needed: str | None, told: str, remedy: str
+) -> None:
+    Repository.open().close()
+    assert f"revision {schema.HEAD}, 0 searches" in found_by(monkeypatch, "database").found
+    if needed is None:
+        with sqlite3.connect(home / "mixrec.db") as raw:
+            raw.execute(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0815'")
+    else:
+        monkeypatch.setattr(schema, "HEAD", needed)
+    finding = found_by(monkeypatch, "database")
+    assert finding.level is Level.BROKEN
+    assert told in finding.found
+    assert remedy in finding.remedy
 
 
 def test_damaged_data_is_to_be_prepared_anew(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
