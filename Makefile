@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests that compute, start no Ray and measure no time: they run in a process for each core, of one thread each; more than
 # four would be short of memory.
-COMPUTING := tests/search_spaces tests/trainers tests/mixrec_automl/search
+COMPUTING := tests/search_spaces tests/trainers tests/oracles tests/mixrec_automl/search tests/mixrec_automl/studies \
+	tests/mixrec_automl/integrations/test_ax.py tests/mixrec_automl/integrations/test_optuna_sampler.py
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help

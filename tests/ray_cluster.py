@@ -16,19 +16,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.ports import HOST, free_port
 
 RAY = Path(sys.executable).with_name("ray")
 START_SECONDS = 120
+START = (str(RAY), "start", "--block")
 MEMORY = "--object-store-memory=100000000"
+ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
+"""A worker sees its own processes only: a program in it would else take the head, which Ray prefers, for its node."""
+OWN_FILES = ("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh")
+"""Two nodes that share Ray's folder take away from each other what they unpack there for a job."""
 
 
 class Node:
     """`ray start --block` and all that comes of it."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str], *options: str) -> None:
-        command = [str(RAY), "start", "--block", f"--dashboard-agent-listen-port={free_port()}", *options]
+    def __init__(self, log: Path, environment: Mapping[str, str], *command: str) -> None:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -87,7 +92,8 @@ class RayCluster:
 
     def __init__(self, environment: Mapping[str, str], redis: str | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="mrc-", dir="/tmp"))  # a socket's path may have 107 bytes
-        self._port, self._dashboard, self._client_port = free_port(), free_port(), free_port()
+        self._ports: set[int] = set()
+        self._port, self._dashboard, self._client_port = self._new_port(), self._new_port(), self._new_port()
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(24).hex()}
         """Of a client"""
         path = f"{RAY.parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -111,14 +117,19 @@ class RayCluster:
 
     def start_head(self) -> Node:
         """At the same address as before, where it was killed."""
+        # By this file, and the workers that name the head, Ray would take it for one that runs still.
+        (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self.head = head = self._start(
-            "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
+            *START, "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
             f"--temp-dir={self._folder / 'ray'}", f"--ray-client-server-port={self._client_port}",
         )  # fmt: skip
         return head
 
     def start_worker(self, cpus: int) -> Node:
-        worker = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+        own = self._folder / f"ray-{self._started}"
+        own.mkdir()
+        alone = (*ALONE, *OWN_FILES, str(own), str(self._folder / "ray"))
+        worker = self._start(*alone, *START, f"--address={self.address}", f"--num-cpus={cpus}")
         self.workers.append(worker)
         return worker
 
@@ -133,9 +144,17 @@ class RayCluster:
                 node.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, *options: str) -> Node:
+    def _new_port(self) -> int:
+        """One that no other part of the cluster is to have: what is free now may be so twice."""
+        while (port := free_port()) in self._ports:
+            pass
+        self._ports.add(port)
+        return port
+
+    def _start(self, *command: str) -> Node:
         self._started += 1
-        return Node(self._folder / f"node-{self._started}.log", self._variables, MEMORY, *options)
+        agent = f"--dashboard-agent-listen-port={self._new_port()}"
+        return Node(self._folder / f"node-{self._started}.log", self._variables, *command, agent, MEMORY)
 
 
 @contextmanager
@@ -143,6 +162,8 @@ def ray_cluster(
     environment: Mapping[str, str], *, workers: int = 1, cpus: int = 2, redis: str | None = None
 ) -> Iterator[RayCluster]:
     """Up within the context, with so many workers of `cpus` CPUs each; see `RayCluster`."""
+    if subprocess.run([*ALONE, *OWN_FILES, "/tmp", "/tmp", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("process namespaces cannot be made here, which takes Linux and root")
     cluster = RayCluster(environment, redis)
     try:
         cluster.start_head()
