@@ -34,6 +34,7 @@ class Node:
     """`ray start --block` and all that comes of it."""
 
     def __init__(self, log: Path, environment: Mapping[str, str], *command: str) -> None:
+        self._frozen: list[psutil.Process] = []
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -71,15 +72,18 @@ class Node:
                 process.kill()
         self._process.wait()
 
-    def close(self) -> None:
-        """End it as `ray stop` would, and whatever is left after that."""
-        found = self.processes()
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(START_SECONDS)
-        for process in psutil.wait_procs(found, timeout=5)[1]:
+    def freeze(self) -> None:
+        """As a machine that nobody reaches: every process stands still, and connections to it stay."""
+        self._frozen = self.processes()
+        for process in self._frozen:
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                process.suspend()
+
+    def thaw(self) -> None:
+        """It goes on as if nothing had happened."""
+        for process in self._frozen:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 class RayCluster:
@@ -141,7 +145,7 @@ class RayCluster:
         """End all nodes; no change where they have ended."""
         for node in (*reversed(self.workers), self.head):
             if node is not None:
-                node.close()
+                node.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _new_port(self) -> int:

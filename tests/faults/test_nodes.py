@@ -102,6 +102,20 @@ def test_a_node_dies_in_the_middle_of_an_epoch(stage: Stage, cluster: RayCluster
     assert all(trial.state is TrialState.COMPLETED for trial in stage.trials())
 
 
+def test_a_node_stands_still(stage: Stage, cluster: RayCluster, recoveries: Recoveries) -> None:
+    """Longer than Ray has patience: its trial goes on elsewhere, and nobody listens to the node when it comes back."""
+    with stage.controller(plan(trials=2, slots=2, epochs=EPOCHS, seconds=2.0)) as controller:
+        begin(controller)
+        node = cluster.workers_with(WORKER)[0]
+        node.freeze()
+        with recoveries.timed("node stands still", "its trial has finished another epoch elsewhere"):
+            number = wait_for_attempt(stage, 2)
+        node.thaw()
+        assert controller.finish(300) == 0, controller.output
+    check_results(stage.trials(), count=2)
+    check_went_on(stage, number, 2)
+
+
 def submit_and_wait(shell: Shell, cluster: RayCluster, stage: Stage) -> None:
     """A search as a job, until its first trial is under way."""
     shell.run("submit", "smoke", "--name", NAME, *LONG, "--address", cluster.dashboard)
