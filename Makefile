@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests that compute, start no Ray and measure no time: they run in a process for each core, of one thread each; more than
 # four would be short of memory.
-COMPUTING := tests/search_spaces tests/trainers tests/oracles tests/mixrec_automl/search tests/mixrec_automl/studies \
+COMPUTING := tests/search_spaces tests/trainers tests/oracles tests/mixrec_automl/search tests/mixrec_automl/studies tests/fuzz \
 	tests/mixrec_automl/integrations/test_ax.py tests/mixrec_automl/integrations/test_optuna_sampler.py
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit faults test-cluster cluster-demo soak parity docs clean
+.PHONY: help install search test lint unit faults fuzz audit test-cluster cluster-demo soak parity docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,15 @@ unit: install  ## the tests that take seconds
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
 	$(BIN)/python -m pytest -m fault
 
+fuzz: install  ## 10,000 broken files for each reader, and as many requests to the HTTP service; hours
+	OMP_NUM_THREADS=1 MIXREC_FUZZ_CASES=$${MIXREC_FUZZ_CASES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout 0 \
+		--numprocesses logical --maxprocesses 4
+
+audit: install  ## known vulnerabilities of what is installed, as PyPI knows them; from an environment of its own
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	PIPAPI_PYTHON_LOCATION=$(abspath $(BIN)/python) .venv-audit/bin/pip-audit --local --skip-editable --progress-spinner off
+
 test-cluster: install  ## the tests on a Ray cluster of several nodes on this machine: minutes
 	$(BIN)/python -m pytest -m cluster
 
@@ -61,4 +70,4 @@ docs: install  ## write docs/configuration.md anew from the configuration classe
 	$(BIN)/python -m mixrec_automl.configuration_reference > docs/configuration.md
 
 clean:  ## remove .venv and caches; data and searches stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
+	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist

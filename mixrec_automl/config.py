@@ -32,10 +32,6 @@ RANGE = tuple(field.name for field in fields(RangeConfig))
 class ConfigError(UserError):
     """The configuration cannot be used; the message names file or override, key, value and what is allowed."""
 
-    def __init__(self, message: str) -> None:
-        # Whatever is quoted, the message stays one line that every terminal can show.
-        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
-
 
 class _Loader(yaml.SafeLoader):
     """YAML in which `1e-3` is a number, as in YAML 1.2, and in which a key may stand only once."""

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from mixrec_automl import paths
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 PACKAGE = "mixrec-automl"
 SHOWN_VERSIONS = ("torch", "ray", "mlflow", "ax-platform", "transformers")
@@ -94,7 +95,6 @@ def _home() -> Outcome:
 
 
 def _database() -> Outcome:
-    from mixrec_automl.store.engine import without_password
     from mixrec_automl.store.errors import WrongRevisionError
     from mixrec_automl.store.records import SearchState
     from mixrec_automl.store.repository import Repository
@@ -108,7 +108,7 @@ def _database() -> Outcome:
     searches = repository.searches()
     repository.close()
     held = f"revision {HEAD}, {_count(len(searches), 'search', 'searches')}"
-    found = f"{without_password(paths.database_url())}, {held}"
+    found = f"{without_secrets(paths.database_url())}, {held}"
     orphans = [one.name for one in searches if one.state is SearchState.RUNNING and one.controller is None]
     if orphans:
         return Level.WARNING, f"{found}; interrupted: {', '.join(orphans)}", f"mixrec-automl show {orphans[0]}"
@@ -116,11 +116,10 @@ def _database() -> Outcome:
 
 
 def _tracking() -> Outcome:
-    from mixrec_automl.store.engine import without_password
     from mixrec_automl.tracking import count_experiments
 
     uri = paths.tracking_uri()
-    return Level.OK, f"{without_password(uri)}, {_count(count_experiments(uri), 'experiment')}", ""
+    return Level.OK, f"{without_secrets(uri)}, {_count(count_experiments(uri), 'experiment')}", ""
 
 
 def _ray() -> Outcome:
@@ -194,4 +193,4 @@ def _count(number: float, one: str, more: str | None = None) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_secrets(" ".join(str(error).split()))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from mixrec_automl import paths
 from mixrec_automl.store.repository import Repository
+from trainers.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mixrec_automl.mlflow_view import MlflowView
@@ -149,7 +150,7 @@ class Projector:
                 self._update()
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
                 self._view = None
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                reason = without_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")
                 if self._note_error(reason):
                     _log.warning("MLflow lags behind; the search goes on and MLflow is tried again (%s)", reason)
                 self._busy_since = None
@@ -181,5 +182,5 @@ class Projector:
                 return False
             self._repository.note_tracking(self._search, error)
         except Exception as failure:  # the database is away too, and the search says so itself
-            _log.warning("the state of MLflow could not be noted in the database: %s", failure)
+            _log.warning("the state of MLflow could not be noted in the database: %s", without_secrets(str(failure)))
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from trainers.errors import refusing
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _HEADER = "progress"
@@ -50,17 +53,27 @@ def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, Any]) -> Non
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors (on the CPU) and the header."""
-    with safe_open(path, framework="pt") as file:
+    """All tensors (on the CPU) and the header. Raises as `read_header`."""
+    with _damaged(path), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return tensors, read_header(path)
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header alone; no tensor is read."""
-    with safe_open(path, framework="pt") as file:
+    """The header alone; no tensor is read.
+
+    Raises:
+        UserError: the file is not there or damaged.
+    """
+    with _damaged(path), safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+        if not isinstance(header, dict):
+            raise ValueError("its header is none of ours")
     return header
+
+
+def _damaged(path: Path) -> AbstractContextManager[None]:
+    return refusing(f"{path} is no whole checkpoint", f". Remove {path.parent}: the training then begins anew")
 
 
 def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
@@ -72,13 +85,14 @@ def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def load_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Inverse of `save_training`; returns the progress."""
+    """Inverse of `save_training`; returns the progress. Raises UserError: the file is damaged, or another model's."""
     tensors, progress = read(path)
-    model.load_state_dict({name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_OPTIMIZER):
-            index, field = name.removeprefix(_OPTIMIZER).split("/")
-            state.setdefault(int(index), {})[field] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    with _damaged(path):
+        model.load_state_dict({name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(_OPTIMIZER):
+                index, field = name.removeprefix(_OPTIMIZER).split("/")
+                state.setdefault(int(index), {})[field] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainers.secrecy import without_secrets
+
 
 class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        # Whatever is quoted, of files and of other programs: one line that every terminal can show and everybody read.
+        message = without_secrets(message)
+        super().__init__("".join(one if one.isprintable() else ascii(one)[1:-1] for one in message))
+
+
+@contextmanager
+def refusing(trouble: str, remedy: str = "", kind: type[UserError] = UserError) -> Iterator[None]:
+    """Whatever goes wrong within becomes `kind`: `trouble: reason`, then the `remedy`; a UserError passes as it is.
+
+    For files in the hands of other people's readers. Those raise what they like: numpy a SyntaxError, tokenizers a bare
+    Exception. `--debug` shows where.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{trouble}: {reason}{remedy}") from error

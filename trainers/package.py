@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -34,7 +33,7 @@ from trainers.data.batches import Layout
 from trainers.data.item_text import tokenize_items
 from trainers.data.sequence_data import Catalogue, ItemTokens
 from trainers.device import pick_device
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 from trainers.evaluate import UNKNOWN_USER, score_histories, window
 from trainers.history_cache import HistoryCache
 from trainers.model.backbone import as_backbone
@@ -46,6 +45,8 @@ from trainers.task import TrainingTask
 FORMAT = 1
 DESCRIPTION, WEIGHTS, ITEMS, CATALOGUE = "model.json", "weights.safetensors", "items.safetensors", "catalogue.parquet"
 BACKBONE = "backbone"
+ITEM_KINDS = {"offsets": torch.int64, "tokens": torch.int32, "known": torch.bool, "prompt": torch.int64}
+"""Of the tensors in `ITEMS`"""
 
 
 @dataclass(frozen=True)
@@ -165,16 +166,23 @@ def read_package(folder: Path, *, cache_bytes: int = 0) -> Package:
         catalogue = read_catalogue(folder / CATALOGUE)
     with reading(folder, ITEMS):
         items = load_file(folder / ITEMS)
+        if {name: tensor.dtype for name, tensor in items.items()} != ITEM_KINDS:
+            raise ValueError(f"it holds something else than {', '.join(ITEM_KINDS)}")
         tokens = ItemTokens(items["offsets"].numpy(), items["tokens"].numpy())
-        prompt, known = items["prompt"].tolist(), items["known"].numpy().astype(np.bool_)
+        prompt, known = items["prompt"].tolist(), items["known"].numpy()
         if not len(tokens.lengths) == len(known) == len(catalogue):
             raise ValueError(f"it has {len(tokens.lengths)} items, the catalogue {len(catalogue)}")
+        if tokens.offsets[0] != 0 or tokens.offsets[-1] != len(tokens.tokens) or tokens.lengths.min() < 1:
+            raise ValueError("its offsets are those of other tokens")
     with reading(folder, BACKBONE):
         if not (folder / BACKBONE).is_dir():
             raise FileNotFoundError("no such folder")
         pretrained = load_pretrained(str((folder / BACKBONE).resolve()), None, folder)
         if pretrained.fingerprint != backbone_fingerprint:
             raise ValueError(f"it is {pretrained.fingerprint}, but {backbone_fingerprint} was trained on")
+        read, vocabulary = [*prompt, *tokens.tokens], pretrained.model.get_input_embeddings().num_embeddings
+        if not 0 <= min(read) <= max(read) < vocabulary:
+            raise ValueError(f"the items' tokens are not all among its {vocabulary}")
     device = pick_device()
     pretrained.model.to(device)
     with reading(folder, WEIGHTS):
@@ -220,16 +228,19 @@ def write_catalogue(catalogue: Catalogue, path: Path) -> None:
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """Inverse of `write_catalogue`. Raises what pyarrow raises."""
+    """Inverse of `write_catalogue`. Raises what pyarrow raises, and ValueError for another table."""
     table = pq.read_table(path)
-    return Catalogue(*(tuple(table.column(name).to_pylist()) for name in ("id", "title", "sentence")))
+    columns = [table.column(name) for name in ("id", "title", "sentence")]
+    if any(column.type != pa.string() or column.null_count for column in columns):
+        raise ValueError("id, title and sentence are no texts")
+    catalogue = Catalogue(*(tuple(column.to_pylist()) for column in columns))
+    if not 0 < len(catalogue) == len(catalogue.index):
+        raise ValueError("it has no items, or one of them twice")
+    return catalogue
 
 
 @contextmanager
 def reading(folder: Path, part: str, remedy: str = "Promote it again") -> Iterator[None]:
     """Whatever is wrong with `part` becomes one line that names it, and the `remedy`."""
-    try:
+    with refusing(f"{folder} holds no whole model: {part}", f". {remedy}"):
         yield
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder} holds no whole model: {part}: {reason}. {remedy}") from error

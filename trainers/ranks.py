@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from torch import Tensor
 from trainers.data.histories import ends_of, histories, repeats
 from trainers.data.names import Names
 from trainers.data.sequence_data import SequenceData, Split
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 
 ScoreChunk = Callable[[NDArray[np.int64], tuple[Split, ...]], Sequence[Tensor]]
 """User indices [B] and distinct splits -> scores [B, I] of each split, higher is better; several may be one tensor."""
@@ -154,19 +155,25 @@ class UserRanks:
         Raises:
             UserError: no such file, or one that `write` did not write.
         """
-        try:
-            table = pq.read_table(path)
+        with refusing(f"{path}: no table of per-user ranks"):
+            table = pq.read_table(path).select(list(COLUMNS))
+            if tuple(table.schema.types) != KINDS or any(column.null_count for column in table.columns):
+                raise ValueError("its columns hold something else")
             described = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             columns = {name: table.column(name).to_numpy() for name in COLUMNS}
+            columns["user"] = columns["user"].astype(np.str_)
             split, exclude_seen, fingerprint = (described[key] for key in ("split", "exclude_seen", "fingerprint"))
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path}: no table of per-user ranks ({error})") from error
-        columns["user"] = columns["user"].astype(np.str_)
-        return cls(**columns, split=split, exclude_seen=exclude_seen == "True", fingerprint=fingerprint)
+            if split not in get_args(Split):
+                raise ValueError(f"{split!r} is no split")
+            return cls(
+                **columns, split=cast(Split, split), exclude_seen=exclude_seen == "True", fingerprint=fingerprint
+            )
 
 
 COLUMNS = tuple(field.name for field in fields(UserRanks))[:-3]
 """The per-user fields, in order."""
+KINDS = (pa.string(), pa.int32(), pa.float64(), pa.int64(), pa.int64(), pa.int64(), pa.bool_(), pa.bool_())
+"""Of the same in a file."""
 
 
 def concatenate(parts: Sequence[UserRanks]) -> UserRanks:

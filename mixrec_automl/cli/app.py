@@ -26,6 +26,7 @@ from mixrec_automl.cli import (
     ui,
 )
 from mixrec_automl.cli.errors import FriendlyGroup
+from trainers.secrecy import without_secrets
 
 app = typer.Typer(
     name="mixrec-automl",
@@ -78,7 +79,7 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"internal error: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"internal error: {type(error).__name__}: {without_secrets(str(error))}", err=True)
         typer.echo("`mixrec-automl --debug ...` shows where; please report it", err=True)
         sys.exit(1)
 

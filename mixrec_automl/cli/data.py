@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mixrec_automl import paths
+from mixrec_automl.cli.tables import plain
 from trainers.config import FilterConfig
 from trainers.data.amazon import local
 from trainers.data.errors import DataError
@@ -169,7 +170,7 @@ def show(
     console = Console()
     console.print(_counts_table(manifest.counts))
     facts = Table(Column(), Column(overflow="fold"), show_header=False)
-    facts.add_row("item sentence", " ".join(f"{key} ..." for key in manifest.attributes))
+    facts.add_row("item sentence", plain(" ".join(f"{key} ..." for key in manifest.attributes)))
     facts.add_row("interactions a user", ", ".join(f"{at} {length}" for at, length in summary.length_quantiles.items()))
     facts.add_row("training interactions", f"{summary.training_interactions:,}")
     facts.add_row("items without training interaction", f"{summary.items_without_training:,}")

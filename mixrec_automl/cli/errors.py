@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from mixrec_automl.store.errors import DatabaseUnavailableError
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 EXIT_USER_ERROR = 2
 
@@ -24,5 +25,5 @@ class FriendlyGroup(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             trouble = "the database does not answer: " if isinstance(error, DatabaseUnavailableError) else ""
-            typer.echo(f"error: {trouble}{error}", err=True)
+            typer.echo(f"error: {trouble}{without_secrets(str(error))}", err=True)
             raise typer.Exit(EXIT_USER_ERROR) from error

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainers.secrecy import without_secrets
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -88,7 +90,7 @@ def promote(
     lines = (
         f"{version.name} version {version.version} {became}",
         f"ranks     {plan.folder}",
-        f"MLflow    {paths.tracking_uri()}",
+        f"MLflow    {without_secrets(paths.tracking_uri())}",
         f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
         f"--text {shlex.quote(outcome.example_title)}",
         "          mixrec-automl ui",

@@ -33,7 +33,7 @@ def recommend(
     from rich.table import Table
 
     from mixrec_automl import paths
-    from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.cli.tables import make_console, plain
     from trainers.errors import UserError
 
     if bool(items) == bool(texts):
@@ -54,5 +54,5 @@ def recommend(
     table.add_column("title")
     table.add_column("log-probability", justify="right", no_wrap=True)
     for one in found:
-        table.add_row(str(one.rank), one.item, one.title, f"{one.score:.3f}")
+        table.add_row(str(one.rank), plain(one.item), plain(one.title), f"{one.score:.3f}")
     make_console().print(table)

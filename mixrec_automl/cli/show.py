@@ -40,6 +40,7 @@ from mixrec_automl.store.records import (
     scores,
 )
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mixrec_automl.store.repository import Repository
@@ -119,11 +120,10 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
         )
     elif search.changes_not_tracked:
         console.print(f"MLflow is {search.changes_not_tracked} changes behind", highlight=False)
-    from mixrec_automl.store.engine import without_password
 
     places = {
-        "database": without_password(paths.database_url()),
-        "MLflow": without_password(paths.tracking_uri()),
+        "database": without_secrets(paths.database_url()),
+        "MLflow": without_secrets(paths.tracking_uri()),
         "checkpoints": str(paths.runs_folder() / search.name),
     }
     commands = {}

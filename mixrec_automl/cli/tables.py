@@ -36,6 +36,11 @@ def make_console() -> Console:
     return console
 
 
+def plain(text: str) -> Text:
+    """What a file or another program wrote: no markup, and nothing that a terminal would obey."""
+    return Text("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text))
+
+
 def winner_table(design: Design, title: str | None = None) -> Table:
     """A design as an L x 3 table: a row for each DAMoE layer from the input up, a column for each adapter; settings are
     told below it."""
@@ -99,9 +104,9 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
     for trial in trials:
         table.add_row(
             str(trial.number),
-            *([trial.variant] if is_study else []),
+            *([plain(trial.variant or "")] if is_study else []),
             *([str(trial.architecture)] if has_designs else []),
-            *(shown(value) for _, value in trial.design.settings),
+            *(plain(shown(value)) for _, value in trial.design.settings),
             trial.origin.short,
             state_text(trial.state, trial.attempt),
             str(epochs.get(trial.number, "")),
@@ -134,7 +139,7 @@ def promotions_table(promotions: Iterable[Promotion]) -> Table:
         )
         state = state_text(promotion.state)
         said = promotion.error.strip().splitlines()[-1] if promotion.error and promotion.error.strip() else metrics
-        table.add_row(str(promotion.number), str(promotion.trial), state, promotion.model_version or "", said)
+        table.add_row(str(promotion.number), str(promotion.trial), state, promotion.model_version or "", plain(said))
     return table
 
 

@@ -16,6 +16,7 @@ import typer
 
 from mixrec_automl import paths
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from mixrec_automl.store.repository import Repository
@@ -36,15 +37,16 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this ma
         check_free(HOST, port)
     _catch_up(Repository.open(), uri)
     if on_server:
-        typer.echo(f"MLflow runs at {uri}")
+        typer.echo(f"MLflow runs at {without_secrets(uri)}")
         return
     artifacts = (paths.home() / "mlflow-artifacts").as_uri()  # of experiments that are not ours
     paths.home().mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root", artifacts,
-         "--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"],
+        [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", artifacts, "--host", HOST,
+         "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"],
         cwd=paths.home(),
-        env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ},
+        # The address by environment: it may hold a password, and everybody can read a command line.
+        env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
         start_new_session=True,
     )  # fmt: skip
     # SIGINT too: a shell lets a command that it starts in the background ignore it, and so would we.
@@ -82,7 +84,9 @@ def _catch_up(repository: Repository, uri: str) -> None:
             try:
                 project(repository, search.name, uri, artifacts_folder(search.name))
             except Exception as error:  # MLflow may still be down; the page is useful without it
-                typer.echo(f"warning: MLflow still lags behind search {search.name}: {error}", err=True)
+                typer.echo(
+                    f"warning: MLflow still lags behind search {search.name}: {without_secrets(str(error))}", err=True
+                )
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -78,12 +78,13 @@ def make_app(
         description="Recommends items after a user's history.",
         redoc_url=None,
         max_body_size=LARGEST_BODY,
-        # For the page alone, which so gets a field for the token; it is checked below, before anything is read.
-        dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
     )
+    # For the schema and its page, which so has a field for the token; it is checked below, before anything is read.
+    told = [Depends(HTTPBearer(auto_error=False))] if token else []
     refusals: dict[int | str, dict[str, Any]] = {
         code: {"model": Refusal, "description": text}
         for code, text in {
+            400: "The body is no text.",
             401: "The token is missing or wrong.",
             422: "The request is malformed, or this model cannot read its history.",
             429: "Too many requests wait; try again later.",
@@ -113,12 +114,12 @@ def make_app(
             answers.append(one)
         return answers
 
-    @app.post("/recommend", responses=refusals)
+    @app.post("/recommend", responses=refusals, dependencies=told)
     async def recommend(asked: Asked) -> Answer:
         """The best items after one history."""
         return (await answer_all([asked]))[0]
 
-    @app.post("/recommend/batch", responses=refusals)
+    @app.post("/recommend/batch", responses=refusals, dependencies=told)
     async def recommend_batch(asked: AskedTogether) -> AnswerTogether:
         """The best items after each of several histories; one that cannot be answered refuses them all."""
         return AnswerTogether(answers=await answer_all(asked.requests))
@@ -128,7 +129,10 @@ def make_app(
         """The service is up; which model answers, and whether a newer one could not be loaded."""
         return Health(model=served.model, trouble=served.trouble)
 
-    @app.get("/metrics", responses={401: refusals[401]}, response_class=PlainTextResponse)
+    text = {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    # `Response`, as the class of an answer sets the type of its refusals too.
+    @app.get("/metrics", responses={200: text, 401: refusals[401]}, response_class=Response, dependencies=told)
     async def metrics() -> PlainTextResponse:
         """For Prometheus: of the replica that answers."""
         return PlainTextResponse(counters.text(served.model, served.cache_outcomes), media_type=CONTENT_TYPE_LATEST)

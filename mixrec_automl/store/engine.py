@@ -130,11 +130,3 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that writes takes the write lock at once: upgrading a read lock can fail instead of waiting.
     read_only = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def without_password(url: str) -> str:
-    """A database's or MLflow's address, fit to be shown."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:  # a folder, or a server without a scheme that SQLAlchemy knows
-        return url

@@ -15,6 +15,7 @@ from mixrec_automl.store.errors import StaleAttemptError, WrongStateError
 from mixrec_automl.store.models import SearchRow, TrialRow
 from mixrec_automl.store.records import TrialState
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 
 def search_row(session: Session, name: str, *, lock: bool = False) -> SearchRow:
@@ -53,5 +54,5 @@ def finite(name: str, value: float) -> float:
 
 
 def storable(text: str | None) -> str | None:
-    """A traceback may quote any text; databases refuse zero characters and halves of surrogate pairs."""
-    return text and text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+    """A traceback may quote any text; databases refuse zero characters and half surrogate pairs; no secret is kept."""
+    return text and without_secrets(text).replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

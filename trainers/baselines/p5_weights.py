@@ -13,7 +13,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from trainers.baselines.config import P5Config
 from trainers.baselines.p5 import P5
 from trainers.baselines.p5_tokens import BASE, END, FIRST_DIGITS, PADDING, ItemPieces, digit_pieces, item_numbers
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 from trainers.model.pretrained import folder_or_hub, quiet, read_model, read_tokenizer
 
 WHAT = "P5's weights"
@@ -73,22 +73,17 @@ def _published(config: P5Config, name: str, num_items: int) -> P5:
     def pieces(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    # From 1, as P5 numbers them. The end tells item_12 from the beginning of item_123.
-    items = tuple((*pieces(f"item_{number + 1}"), body.config.eos_token_id) for number in item_numbers(num_items))
-    try:
+    with refusing(f"{WHAT} {name!r}: the tokenizer in {folder} does not tell IDs apart"):
+        # From 1, as P5 numbers them. The end tells item_12 from the beginning of item_123.
+        items = tuple((*pieces(f"item_{number + 1}"), body.config.eos_token_id) for number in item_numbers(num_items))
         model = P5(config.history, body, ItemPieces(items, pieces(" , ")))
-    except ValueError as error:
-        raise UserError(f"{WHAT} {name!r}: the tokenizer in {folder} does not tell IDs apart: {error}") from error
     model.started_from = f"{name} (sha256 {_sha256(folder)})"
     return model
 
 
 def _read_body(name: str, folder: Path, dropout: float) -> P5Body:
-    try:
+    with refusing(f"{WHAT} {name!r}: cannot read a T5 in {folder}"):
         config = T5Config.from_pretrained(folder, dropout_rate=dropout)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{WHAT} {name!r}: cannot read a T5 in {folder}: {reason}") from error
     is_first = config.model_type == "t5" and config.scale_decoder_outputs
     body: P5Body
     body, lacked = read_model(P5Body, name, folder, WHAT, wanted="a T5", may_lack=(WHOLE_WORD_WEIGHTS,), config=config)

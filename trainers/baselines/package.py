@@ -96,10 +96,11 @@ def is_baseline_package(folder: Path) -> bool:
 def started_from(folder: Path) -> str | None:
     """What the training of the package in `folder` started from; None where there is none, or one that does not say."""
     try:
-        told: str | None = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("started_from")
-    except (OSError, ValueError):
+        told = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return told
+    found = told.get("started_from") if isinstance(told, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def read_baseline_package(folder: Path) -> BaselinePackage:
@@ -119,6 +120,8 @@ def read_baseline_package(folder: Path) -> BaselinePackage:
         catalogue = read_catalogue(folder / CATALOGUE)
     with reading(folder, TEXTS, REMEDY):
         texts = load_file(folder / TEXTS)["texts"].numpy() if (folder / TEXTS).exists() else None
+        if texts is not None and (texts.dtype != np.float32 or len(texts) != len(catalogue)):
+            raise ValueError("it holds no text vectors of these items")
     with reading(folder, WEIGHTS, REMEDY):
 
         def kept(encoder: str, reading: Reading) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from trainers.baselines.attribute_tokens import TokenType, TypedTokens, typed_to
 from trainers.baselines.config import RecFormerConfig
 from trainers.baselines.sequential import INITIAL_STD
 from trainers.data.sequence_data import Catalogue
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 from trainers.model.pretrained import content_fingerprint, read_tokenizer
 from trainers.model.sentence_encoder import fetch_encoder, read_encoder
 
@@ -138,10 +138,8 @@ def _random(settings: RecFormerConfig, vocabulary: int) -> PreTrainedModel:
 def _read(settings: RecFormerConfig, found: Path) -> tuple[PreTrainedModel, int]:
     """The first layers, in training's precision, and how many there are in all."""
     name = str(settings.weights)
-    try:
+    with refusing(f"{WHAT} {name!r}: cannot read {found / 'config.json'}"):
         config = AutoConfig.from_pretrained(found, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{WHAT} {name!r}: cannot read {found / 'config.json'}") from error
     if config.model_type not in FAMILIES:
         raise UserError(f"{WHAT} {name!r} is of family {config.model_type!r}; RecFormer reads {', '.join(FAMILIES)}")
     depth = int(config.num_hidden_layers)

@@ -18,7 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from trainers.baselines.unisrec import UniSRec
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 from trainers.model.pretrained import folder_or_hub
 
 WHAT = "UniSRec's weights"
@@ -41,13 +41,14 @@ def start_from(model: UniSRec, name: str) -> str:
             f"{WHAT} {name!r}: cannot read {folder / FILE}; of a pickled checkpoint write the state dict anew with "
             f"safetensors.torch.save_file"
         ) from error
-    try:
-        found = renamed(theirs, layers=len(model.transformer.blocks.layers), experts=len(model.adaptor.maps))
-    except KeyError as error:
-        raise UserError(f"{WHAT} {name!r}: {folder / FILE} lacks {error.args[0]}") from error
     ours = model.state_dict()
     positions = "transformer.positions.weight"
-    found[positions] = found[positions][: len(ours[positions])]
+    with refusing(f"{WHAT} {name!r}: the tensors in {folder / FILE} do not fit together"):
+        try:
+            found = renamed(theirs, layers=len(model.transformer.blocks.layers), experts=len(model.adaptor.maps))
+        except KeyError as error:
+            raise UserError(f"{WHAT} {name!r}: {folder / FILE} lacks {error.args[0]}") from error
+        found[positions] = found[positions][: len(ours[positions])]
     for key, value in found.items():
         if value.shape != ours[key].shape:
             raise UserError(

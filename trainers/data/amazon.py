@@ -11,8 +11,8 @@ import html
 import re
 from array import array
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -37,7 +37,12 @@ def local(address: str, downloads: Path, progress: Callable[[str], None]) -> Pat
     """
     if not address.startswith(("http://", "https://")):
         return Path(address).expanduser()
-    name = Path(urlsplit(address).path).name
+    try:
+        name = Path(urlsplit(address).path).name
+    except ValueError:
+        name = ""
+    if not name or name == ".." or "\0" in name:
+        raise DataError(f"{address} names no file: give the address of meta_*.json.gz, or of the reviews beside it")
     kept = downloads / "amazon" / name
     if kept.is_file():
         return kept
@@ -50,8 +55,10 @@ def local(address: str, downloads: Path, progress: Callable[[str], None]) -> Pat
                 file.write(chunk)
                 share = f" of {total >> 20:,}" if total else ""
                 progress(f"fetching {name}: {file.tell() >> 20:,}{share} MB")
+            if total and file.tell() != total:
+                raise OSError(f"{file.tell():,} of {total:,} bytes came")
         scratch.replace(kept)
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise DataError(f"{address} cannot be fetched ({error}). Fetch it by hand and give its path instead") from error
     finally:
         scratch.unlink(missing_ok=True)

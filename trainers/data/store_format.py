@@ -35,6 +35,7 @@ from trainers.data.filters import Counts
 from trainers.data.names import Names, hash_as_json
 from trainers.data.sequence_data import HELD_OUT, Catalogue, SequenceData
 from trainers.data.splits import HeldOut
+from trainers.errors import refusing
 
 FORMAT = 1
 SPLIT = f"leave-one-out, the last {HELD_OUT} of each user held out"
@@ -170,7 +171,7 @@ def read_manifest(folder: Path) -> Manifest:
         return _MANIFESTS.validate_python(raw)
     except FileNotFoundError as error:
         raise bad_file(folder, "is no prepared data set", "See `mixrec-automl data prepare --help`") from error
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         raise bad_file(folder / MANIFEST, "is damaged", AGAIN) from error
 
 
@@ -181,7 +182,7 @@ def open_prepared(folder: Path) -> SequenceData:
         DataError: there is none, or it is damaged.
     """
     manifest = read_manifest(folder)
-    try:
+    with refusing(f"{folder} is damaged", f". {AGAIN}", DataError):
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
         items = np.load(folder / "items.npy", mmap_mode="r")
         timestamps = np.load(folder / "timestamps.npy", mmap_mode="r") if manifest.has_timestamps else None
@@ -189,10 +190,8 @@ def open_prepared(folder: Path) -> SequenceData:
         users = Names(pq.read_table(folder / "users.parquet")["user"].combine_chunks())
         table = pq.read_table(folder / "catalogue.parquet")
         catalogue = Catalogue(*(tuple(table[name].to_pylist()) for name in ("id", "title", "sentence")))
-    except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
-        raise bad_file(folder, f"is damaged ({error})", AGAIN) from error
-    held_out = None if stored is None else HeldOut(*(np.ascontiguousarray(column) for column in stored.T))
-    found = fingerprint(offsets, items, timestamps, users, catalogue, manifest.filters, manifest.split, held_out)
+        held_out = None if stored is None else HeldOut(*(np.ascontiguousarray(column) for column in stored.T))
+        found = fingerprint(offsets, items, timestamps, users, catalogue, manifest.filters, manifest.split, held_out)
     if found != manifest.fingerprint:
         raise bad_file(folder, "does not match its fingerprint: a file was changed", AGAIN)
     return SequenceData(offsets, items, users, catalogue, manifest.fingerprint, held_out)

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import constants, snapshot_download
-from safetensors import SafetensorError
 from transformers import GPT2Model, LlamaModel, OPTModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from trainers.errors import UserError
+from trainers.errors import UserError, refusing
 from trainers.model.tiny_random import TINY_RANDOM, write_tiny_random
 from trainers.wheels import Wheel, extract
 
@@ -189,13 +188,11 @@ def _from_hub(name: str, what: str) -> Path:
 
 def _read_config(name: str, folder: Path) -> Any:
     path = folder / "config.json"
-    try:
+    with refusing(f"backbone {name!r}: cannot read {path} as a transformers configuration"), quiet():
         family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"backbone {name!r}: cannot read {path} as a transformers configuration") from error
-    if family not in FAMILIES:
-        raise UserError(f"backbone {name!r} is of family {family!r}; supported are gpt2, llama and opt")
-    config: Any = FAMILIES[family].config_class.from_pretrained(folder)
+        if family not in (*FAMILIES,):  # it may be no text
+            raise UserError(f"backbone {name!r} is of family {family!r}; supported are gpt2, llama and opt")
+        config: Any = FAMILIES[family].config_class.from_pretrained(folder)
     if family == "opt" and not config.do_layer_norm_before:
         raise UserError(f"backbone {name!r} norms after its blocks; of family opt only pre-norm models are supported")
     if family == "opt" and config.word_embed_proj_dim != config.hidden_size:
@@ -234,14 +231,10 @@ def read_model(
     Raises:
         UserError: the weights cannot be read, or others are missing.
     """
-    try:
-        with quiet():
-            model, report = kind.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{what} {name!r}: cannot read {wanted} in {folder}: {reason}") from error
+    with refusing(f"{what} {name!r}: cannot read {wanted} in {folder}"), quiet():
+        model, report = kind.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
+        )
     # transformers fills missing weights with random ones and only warns.
     lacked = sorted(report["missing_keys"])
     refused = [key for key in lacked if not key.startswith(may_lack)]
@@ -254,11 +247,8 @@ def read_tokenizer(name: str, folder: Path, what: str) -> PreTrainedTokenizerFas
     """The fast tokenizer in `folder`; `name` and `what` it is, for messages. Raises UserError."""
     from transformers import AutoTokenizer
 
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{what} {name!r}: cannot read a tokenizer in {folder}; it needs tokenizer.json") from error
+    with refusing(f"{what} {name!r}: cannot read a tokenizer in {folder}", "; it needs tokenizer.json"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise UserError(f"{what} {name!r}: {folder} has no fast tokenizer; it needs tokenizer.json")
     fast: PreTrainedTokenizerFast = tokenizer
