@@ -48,10 +48,10 @@ fuzz: install  ## 10,000 broken files for each reader, and as many requests to t
 	OMP_NUM_THREADS=1 MIXREC_FUZZ_CASES=$${MIXREC_FUZZ_CASES:-10000} $(BIN)/python -m pytest tests/fuzz --timeout 0 \
 		--numprocesses logical --maxprocesses 4
 
-audit: install  ## known vulnerabilities of what is installed, as PyPI knows them; from an environment of its own
+audit:  ## whether PyPI knows of a vulnerability of what constraints.txt pins; from an environment of its own
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
-	PIPAPI_PYTHON_LOCATION=$(abspath $(BIN)/python) .venv-audit/bin/pip-audit --local --skip-editable --progress-spinner off
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 test-cluster: install  ## the tests on a Ray cluster of several nodes on this machine: minutes
 	$(BIN)/python -m pytest -m cluster
