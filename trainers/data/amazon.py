@@ -55,7 +55,7 @@ def local(address: str, downloads: Path, progress: Callable[[str], None]) -> Pat
                 file.write(chunk)
                 share = f" of {total >> 20:,}" if total else ""
                 progress(f"fetching {name}: {file.tell() >> 20:,}{share} MB")
-            if total and file.tell() != total:
+            if file.tell() < total:
                 raise OSError(f"{file.tell():,} of {total:,} bytes came")
         scratch.replace(kept)
     except (OSError, ValueError, HTTPException) as error:

@@ -89,6 +89,10 @@ def test_a_url_is_fetched_once_and_its_failure_is_told(tmp_path: Path) -> None:
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(served))
 
+        def send_header(self, keyword: str, value: str) -> None:
+            broken_off = keyword == "Content-Length" and "cut_" in self.path
+            super().send_header(keyword, "1000000" if broken_off else value)
+
         def log_message(self, *_: Any) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
@@ -96,6 +100,9 @@ def test_a_url_is_fetched_once_and_its_failure_is_told(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{server.server_port}/meta_Things.json.gz"
     stages: list[str] = []
     kept = local(address, tmp_path / "downloads", stages.append)
+    (served / "cut_Things.json.gz").write_bytes(b"half")
+    with pytest.raises(DataError, match="bytes came"):
+        local(address.replace("meta_", "cut_"), tmp_path / "downloads", print)
     server.shutdown()
     server.server_close()
     assert kept.read_bytes() == (served / "meta_Things.json.gz").read_bytes()
@@ -105,4 +112,7 @@ def test_a_url_is_fetched_once_and_its_failure_is_told(tmp_path: Path) -> None:
         local(address.replace("meta_", "other_"), tmp_path / "downloads", stages.append)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "downloads" / "amazon").iterdir()) == [kept]
+    for nameless in ("http://127.0.0.1:9/", "http://127.0.0.1:9/..", "http://[/x"):
+        with pytest.raises(DataError, match="names no file"):
+            local(nameless, tmp_path / "downloads", stages.append)
     assert local("~/x.json", tmp_path, stages.append) == Path("~/x.json").expanduser()

@@ -153,6 +153,29 @@ def test_damaged_folders_give_one_line(checkpoint: tuple[Any, Path], tmp_path: P
         load_pretrained(str(folder), 2, tmp_path)
 
 
+class Planted:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self._folder,)
+
+
+def test_code_in_pickled_weights_does_not_run(checkpoint: tuple[Any, Path], tmp_path: Path) -> None:
+    """Older checkpoints have pickles alone: tensors are read out of them and nothing else."""
+    whole, folder = checkpoint
+    (folder / "model.safetensors").unlink()
+    planted = {**whole.state_dict(), "planted": Planted(tmp_path / "ran")}
+    torch.save(planted, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot read the weights"):
+        load_pretrained(str(folder), 1, tmp_path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "ran").exists(), "it would have run"
+
+
 def test_a_folder_without_tokenizer_is_told(checkpoint: tuple[Any, Path], tmp_path: Path) -> None:
     (checkpoint[1] / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"needs tokenizer\.json"):
