@@ -159,6 +159,8 @@ class UserRanks:
             table = pq.read_table(path).select(list(COLUMNS))
             if tuple(table.schema.types) != KINDS or any(column.null_count for column in table.columns):
                 raise ValueError("its columns hold something else")
+            if not len(table):
+                raise ValueError("it has no users")
             described = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             columns = {name: table.column(name).to_numpy() for name in COLUMNS}
             columns["user"] = columns["user"].astype(np.str_)

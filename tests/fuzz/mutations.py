@@ -208,7 +208,14 @@ def tensors_near(draw: st.DrawFn, valid: Mapping[str, Tensor], header: Mapping[s
         case "size":
             tensors[name] = draw(
                 st.sampled_from(
-                    [mine[:0], mine[..., :1], mine.flatten(), mine[None], torch.zeros(()), torch.zeros(0, 7)]
+                    [
+                        mine.reshape(-1)[:0],
+                        mine.reshape(-1)[:1],
+                        mine.flatten(),
+                        mine[None],
+                        torch.zeros(()),
+                        torch.zeros(0, 7),
+                    ]
                 )
             )
         case "value":
