@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from trainers.secrecy import without_secrets
 
+RUST_PANIC = "PanicException"
+"""Of tokenizers; it is no Exception, and can be imported from nowhere"""
+
 
 class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit code 2."""
@@ -28,6 +31,8 @@ def refusing(trouble: str, remedy: str = "", kind: type[UserError] = UserError) 
         yield
     except UserError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise kind(f"{trouble}: {reason}{remedy}") from error

@@ -165,6 +165,9 @@ class UserRanks:
             columns = {name: table.column(name).to_numpy() for name in COLUMNS}
             columns["user"] = columns["user"].astype(np.str_)
             split, exclude_seen, fingerprint = (described[key] for key in ("split", "exclude_seen", "fingerprint"))
+            above = columns["rank"] - (columns["ties"] + 1) / 2
+            if columns["ties"].min() < 1 or not ((above >= 0) & (above < MOST_ITEMS)).all():
+                raise ValueError("its ranks are none")
             if split not in get_args(Split):
                 raise ValueError(f"{split!r} is no split")
             return cls(
@@ -176,6 +179,7 @@ COLUMNS = tuple(field.name for field in fields(UserRanks))[:-3]
 """The per-user fields, in order."""
 KINDS = (pa.string(), pa.int32(), pa.float64(), pa.int64(), pa.int64(), pa.int64(), pa.bool_(), pa.bool_())
 """Of the same in a file."""
+MOST_ITEMS = 1 << 31
 
 
 def concatenate(parts: Sequence[UserRanks]) -> UserRanks:
