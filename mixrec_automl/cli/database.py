@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mixrec_automl import paths
+from trainers.secrecy import without_secrets
 
 app = typer.Typer(help="Bring the tables of the search database to another revision.", no_args_is_help=True)
 
@@ -20,12 +21,12 @@ def status() -> None:
 
     Exits with 1 where the tables have another one.
     """
-    from mixrec_automl.store.engine import current_revision, engine_to_migrate, without_password
+    from mixrec_automl.store.engine import current_revision, engine_to_migrate
     from mixrec_automl.store.schema import HEAD
 
     with engine_to_migrate(paths.database_url()) as engine:
         found = current_revision(engine)
-    typer.echo(f"database  {without_password(paths.database_url())}")
+    typer.echo(f"database  {without_secrets(paths.database_url())}")
     typer.echo(f"revision  {found or 'none: the next command makes the tables'}")
     typer.echo(f"needed    {HEAD}")
     if found not in (None, HEAD):
@@ -59,11 +60,11 @@ def downgrade(
     It succeeds or changes nothing, and is refused while a search is run.
     """
     from mixrec_automl.store import migration
-    from mixrec_automl.store.engine import engine_to_migrate, without_password
+    from mixrec_automl.store.engine import engine_to_migrate
 
     if not yes:
         lost = "all searches" if revision == migration.BASE else "what later revisions have added"
-        typer.confirm(f"{without_password(paths.database_url())} loses {lost}. Is it backed up?", abort=True)
+        typer.confirm(f"{without_secrets(paths.database_url())} loses {lost}. Is it backed up?", abort=True)
     with engine_to_migrate(paths.database_url()) as engine:
         before = migration.downgrade(engine, revision, force=force)
     typer.echo(f"revision {before} -> {revision}")

@@ -20,6 +20,7 @@ from mixrec_automl.store.errors import WrongRevisionError
 from mixrec_automl.store.models import Base, SearchRow
 from mixrec_automl.store.schema import VERSION_TABLE, revision_of
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 FOLDER = Path(__file__).with_name("migrations")
 BASE = "base"
@@ -149,7 +150,7 @@ def _wrong(connection: Connection, found: str) -> WrongRevisionError:
 
 
 def _shown(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
+    return without_secrets(engine.url.render_as_string(hide_password=True))
 
 
 def _config(connection: Connection | None = None) -> Config:
