@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +45,41 @@ def test_one_that_answers_is_left_to_ray(family: socket.AddressFamily, host: str
 @pytest.mark.parametrize("address", ["auto", "local", "head"])
 def test_words_are_left_to_ray(address: str) -> None:
     refuse_a_silent_port(address)
+
+
+GUEST = """
+import sys
+from ray._raylet import GcsClient
+
+print("nodes:", len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)))
+"""
+HOST_OF_A_GUEST = f"""
+import os, subprocess, sys
+import ray
+from mixrec_automl.cluster.ray_session import ray_session
+
+with ray_session():
+    address = ray.get_runtime_context().gcs_address
+    stranger = {{name: value for name, value in os.environ.items() if not name.startswith("RAY_")}}
+    stranger["HOME"] = sys.argv[1]
+    for environment in (os.environ, stranger):
+        done = subprocess.run(
+            [sys.executable, "-c", {GUEST!r}, address], env=environment, capture_output=True, text=True
+        )
+        print(done.returncode, done.stdout, done.stderr)
+"""
+
+
+@pytest.mark.end_to_end
+def test_ray_of_a_command_of_ours_lets_nobody_else_in(tmp_path: Path) -> None:
+    """It listens beyond this machine, as Ray does, and asks for a token that the user alone can read."""
+    (tmp_path / "home").mkdir()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", HOST_OF_A_GUEST, str(tmp_path / "home")], env=own, capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    ours, _, stranger = done.stdout.partition("\n")
+    assert ours.startswith("0 nodes: 1"), done.stdout
+    assert "1 " in stranger, done.stdout
+    assert "AuthenticationError" in stranger
