@@ -93,6 +93,7 @@ class Registry:
             name,
             source=logged.model_uri,
             run_id=run_id,
+            model_id=logged.model_id,  # a server takes the source from whoever names its model alone
             tags={TAG_DATA: data_fingerprint},
         )
         return _as_version(version)

@@ -160,7 +160,9 @@ def test_the_head_dies_and_comes_back(stage: Stage, shell: Shell, cluster: RayCl
     during = len(stage.observations())
     with recoveries.timed("head killed, with Redis", "it is up again"):
         cluster.start_head()
-    rest, _ = reader.communicate(timeout=200)
+    assert reader.stdout is not None
+    rest = reader.stdout.read()  # `communicate` would lose what `wait_for` has read ahead
+    reader.wait()
     assert "COMPLETED, 2 of 2 trials ended" in rest
     assert reader.returncode == 0, rest
     assert during > before, "the workers need no head"

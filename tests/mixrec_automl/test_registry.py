@@ -17,6 +17,7 @@ import yaml
 from safetensors import safe_open
 
 from mixrec_automl.registry import ModelVersion, Registry, registered_name
+from tests.mlflow_server import MlflowServer
 from tests.trainers.tiny_package import make_package
 from trainers.errors import UserError
 from trainers.package import read_package
@@ -173,6 +174,24 @@ def test_nobody_is_rolled_back_to_files_that_are_gone(uri: str, root: Path, pack
     with pytest.raises(UserError, match="there is no package"):
         registry.roll_back(name)
     assert registry.champion(name) == second
+
+
+def test_a_server_takes_and_gives_the_same(package: Path, tmp_path: Path) -> None:
+    """A server checks what a database takes as it comes."""
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    before = mlflow.get_tracking_uri()
+    try:
+        registry = Registry(server.uri)
+        version = registry.register(NAME, package, new_run(server.uri, tmp_path), ["i1"], "data")
+        registry.describe(version, {"test_mrr": "0.1"})
+        registry.move_champion(version)
+        assert Registry(server.uri).champion(NAME) == version
+        fetched = registry.fetch(registry.find(NAME), tmp_path / "fetched")
+        assert {path.name for path in fetched.iterdir()} == {path.name for path in package.iterdir()}
+    finally:
+        mlflow.set_tracking_uri(before)
+        server.kill()
 
 
 def test_a_foreign_model_is_told(uri: str, tmp_path: Path) -> None:
