@@ -11,7 +11,7 @@ MOST_BYTES = 16 * 2**30
 """Of addresses, most of which torch and Arrow reserve and never use"""
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def bounded_memory() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, before[1]))
