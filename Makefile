@@ -39,7 +39,7 @@ lint: install  ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 unit: install  ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not end_to_end'
+	$(BIN)/python -m pytest -m 'not end_to_end and not fault and not cluster'
 
 faults: install  ## the tests that kill, freeze and starve real processes, with a table of recovery times
 	$(BIN)/python -m pytest -m fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -13,6 +14,7 @@ from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseHeldError,
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
 from trainers.errors import UserError
+from trainers.secrecy import without_secrets
 
 LEASE_SECONDS = 15.0
 """How long a search is left alone after its controller was last heard of."""
@@ -77,9 +79,9 @@ def heartbeat(writer: SearchWriter, stop: Event) -> Iterator[None]:
                 stop.set()
                 return
             except DatabaseUnavailableError as error:
-                _log.info("the lease could not be renewed: %s", error)
+                _log.info("the lease could not be renewed: %s", without_secrets(str(error)))
             except Exception:  # a thread that ended here would never hear of a stop again
-                _log.exception("the lease could not be renewed")
+                _log.error("the lease could not be renewed: %s", without_secrets(traceback.format_exc()))
 
     thread = Thread(target=run, name="lease", daemon=True)
     thread.start()

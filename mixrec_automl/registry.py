@@ -112,11 +112,14 @@ class Registry:
             raise _no_answer(error) from error
 
     def move_champion(self, version: ModelVersion) -> None:
-        """Make `version` the champion, and note which one it replaces."""
+        """Make `version` the champion, and note which one it replaces. Raises UserError: the registry refuses."""
         before = self.champion(version.name)
-        if before is not None and before != version:
-            self._client.set_model_version_tag(version.name, version.version, TAG_REPLACED, before.version)
-        self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        try:
+            if before is not None and before != version:
+                self._client.set_model_version_tag(version.name, version.version, TAG_REPLACED, before.version)
+            self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        except MlflowException as error:
+            raise _no_answer(error) from error
 
     def roll_back(self, name: str) -> tuple[ModelVersion, ModelVersion]:
         """Make the version champion again that the champion of `name` replaced. Again: the one before that.
@@ -140,7 +143,10 @@ class Registry:
         before = self.find(f"{name}/{tags[TAG_REPLACED]}")
         with scratch_folder() as folder:
             self.fetch(before, Path(folder))  # a service would refuse a version whose files are gone
-        self._client.set_registered_model_alias(name, CHAMPION, before.version)
+        try:
+            self._client.set_registered_model_alias(name, CHAMPION, before.version)
+        except MlflowException as error:
+            raise _no_answer(error) from error
         return champion, before
 
     def describe(self, version: ModelVersion, metrics: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ PostgreSQL, MLflow and a Ray head with two worker nodes come up; a search is sub
 the middle, and another one joins; the winner is promoted by two processes, served and asked; all of it is taken down.
 A table says what survived. Data and backbone are made up, so the scores mean nothing.
 
-Exit code: 0 where everything survived, 1 where something did not.
+Exit code: 0 where everything survived, 1 where something did not, 2 where this machine cannot show it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from rich.table import Table
 
 from mixrec_automl.store.records import Observation, Search, Trial, TrialState
 from mixrec_automl.store.repository import Repository
-from tests.end_to_end.shell import Shell, wait_for
+from tests.end_to_end.shell import Shell, rest_of, wait_for
 from tests.end_to_end.stage import WORKER, Stage
 from tests.mlflow_server import MlflowServer
 from tests.ports import HOST, free_port
 from tests.postgres import PostgresServer
-from tests.ray_cluster import RayCluster, ray_cluster
+from tests.ray_cluster import NamespacesMissingError, RayCluster, ray_cluster
 
 NAME = "demo"
 TRIALS, SLOTS, EPOCHS = 4, 2, 60
@@ -44,6 +44,7 @@ SETTINGS = {
     "training.epochs": EPOCHS,
     "promotion.epochs": 20,
 }
+EXIT_ERROR = 2
 PATIENCE = 240.0
 QUESTION = {"texts": ["a walk in the north"], "k": 3}
 
@@ -126,10 +127,13 @@ def promote(demo: Demo, cluster: RayCluster, shell: Shell) -> str:
     """The registered model's reference."""
     with demo.step("the winner is promoted by two processes"):
         process = shell.start("promote", NAME, "--workers", "2")
-        lines = wait_for(process, "epoch 1/")
-        nodes = len(cluster.workers_with(WORKER))
-        rest, _ = process.communicate(timeout=PATIENCE)
-    output = "".join(lines) + rest
+        try:
+            lines = wait_for(process, "epoch 1/")
+            nodes = len(cluster.workers_with(WORKER))
+            output = "".join(lines) + rest_of(process)
+        finally:
+            process.kill()
+            process.wait()
     found = re.search(r"^(mixrec-\S+) version (\d+) is (now the champion|registered)", output, re.MULTILINE)
     if process.returncode != 0 or found is None:
         raise RuntimeError(output)
@@ -191,6 +195,9 @@ def main() -> int:
                 up.close()
         left = stage.left_behind(30)
         demo.row("this machine", f"{len(left)} processes left behind", not left)
+    except NamespacesMissingError as error:
+        demo.console.print(f"error: {error}")
+        return EXIT_ERROR
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     demo.close()

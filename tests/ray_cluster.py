@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.ports import HOST, free_port
 
@@ -28,6 +27,10 @@ ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 """A worker sees its own processes only: a program in it would else take the head, which Ray prefers, for its node."""
 OWN_FILES = ("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh")
 """Two nodes that share Ray's folder take away from each other what they unpack there for a job."""
+
+
+class NamespacesMissingError(RuntimeError):
+    """This machine cannot pretend to be several."""
 
 
 class Node:
@@ -48,6 +51,8 @@ class Node:
 
     def processes(self) -> list[psutil.Process]:
         """All of the node, workers included; none where it is dead."""
+        if self._process.poll() is not None:  # its number may be another's by now
+            return []
         try:
             started = psutil.Process(self._process.pid)
             return [started, *started.children(recursive=True)]
@@ -167,7 +172,7 @@ def ray_cluster(
 ) -> Iterator[RayCluster]:
     """Up within the context, with so many workers of `cpus` CPUs each; see `RayCluster`."""
     if subprocess.run([*ALONE, *OWN_FILES, "/tmp", "/tmp", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("process namespaces cannot be made here, which takes Linux and root")
+        raise NamespacesMissingError("process namespaces cannot be made here, which takes Linux and root")
     cluster = RayCluster(environment, redis)
     try:
         cluster.start_head()

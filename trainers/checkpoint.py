@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,17 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _damaged(path: Path) -> AbstractContextManager[None]:
-    return refusing(f"{path} is no whole checkpoint", f". Remove {path.parent}: the training then begins anew")
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """What is wrong with the file becomes one line; want of memory or of a right is no fault of it, and passes."""
+    with refusing(f"{path} is no whole checkpoint", f". Remove {path.parent}: the training then begins anew"):
+        try:
+            yield
+        except (MemoryError, PermissionError, torch.OutOfMemoryError) as error:
+            innocent = error
+        else:
+            return
+    raise innocent
 
 
 def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:

@@ -180,8 +180,9 @@ def read_package(folder: Path, *, cache_bytes: int = 0) -> Package:
         pretrained = load_pretrained(str((folder / BACKBONE).resolve()), None, folder)
         if pretrained.fingerprint != backbone_fingerprint:
             raise ValueError(f"it is {pretrained.fingerprint}, but {backbone_fingerprint} was trained on")
-        read, vocabulary = [*prompt, *tokens.tokens], pretrained.model.get_input_embeddings().num_embeddings
-        if not 0 <= min(read) <= max(read) < vocabulary:
+        vocabulary = pretrained.model.get_input_embeddings().num_embeddings
+        ends = [*prompt, int(tokens.tokens.min()), int(tokens.tokens.max())]
+        if not 0 <= min(ends) <= max(ends) < vocabulary:
             raise ValueError(f"the items' tokens are not all among its {vocabulary}")
     device = pick_device()
     pretrained.model.to(device)

@@ -24,8 +24,13 @@ def status() -> None:
     from mixrec_automl.store.engine import current_revision, engine_to_migrate
     from mixrec_automl.store.schema import HEAD
 
-    with engine_to_migrate(paths.database_url()) as engine:
+    with engine_to_migrate(paths.database_url(), long_statements=False) as engine:
         found = current_revision(engine)
+        if found is None:
+            from mixrec_automl.store.migration import check_free
+
+            with engine.begin() as connection:
+                check_free(connection)
     typer.echo(f"database  {without_secrets(paths.database_url())}")
     typer.echo(f"revision  {found or 'none: the next command makes the tables'}")
     typer.echo(f"needed    {HEAD}")
@@ -62,6 +67,10 @@ def downgrade(
     from mixrec_automl.store import migration
     from mixrec_automl.store.engine import engine_to_migrate
 
+    with engine_to_migrate(paths.database_url(), long_statements=False) as engine:
+        if migration.check_downgrade(engine, revision) == revision:
+            typer.echo(f"revision {revision} already")
+            return
     if not yes:
         lost = "all searches" if revision == migration.BASE else "what later revisions have added"
         typer.confirm(f"{without_secrets(paths.database_url())} loses {lost}. Is it backed up?", abort=True)

@@ -37,7 +37,7 @@ def promote(
     """Train the winner on all users, evaluate it once on the test items, register it, and make it champion if it is
     better. Ctrl-C stops it cleanly; the same command goes on."""
     from mixrec_automl import paths
-    from mixrec_automl.cli.tables import make_console, winner_table
+    from mixrec_automl.cli.tables import make_console, printable, winner_table
     from mixrec_automl.config import from_dict
     from mixrec_automl.store.records import best_trial
     from mixrec_automl.store.repository import Repository
@@ -75,7 +75,8 @@ def promote(
     try:
         outcome = run_promotion(plan, search, data, repository, console, force=force)
     except PromotionError as error:
-        console.print(f"the training failed:\n{error}", highlight=False, markup=False, soft_wrap=True)
+        told = f"the training failed:\n{without_secrets(str(error))}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
     if outcome is None:
         given = {"--trial": trial, "--workers": workers}
@@ -92,7 +93,7 @@ def promote(
         f"ranks     {plan.folder}",
         f"MLflow    {without_secrets(paths.tracking_uri())}",
         f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
-        f"--text {shlex.quote(outcome.example_title)}",
+        f"--text {shlex.quote(printable(outcome.example_title))}",
         "          mixrec-automl ui",
     )
     for line in lines:

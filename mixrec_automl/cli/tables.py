@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +19,8 @@ from search_spaces.design import Design, shown
 PIPED_WIDTH = 160
 TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
 """Metrics that a row has room for; `--json` prints all."""
+TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Unicode's classes of characters that turn the direction of what follows"""
 STYLES: Mapping[str, str] = {
     TrialState.QUEUED: "dim",
     TrialState.RUNNING: "cyan",
@@ -36,9 +39,21 @@ def make_console() -> Console:
     return console
 
 
+def printable(text: str) -> str:
+    """What a file or another program wrote, in one line, with nothing that a terminal would obey."""
+    return "".join(_printable(one) for one in text)
+
+
+def _printable(character: str) -> str:
+    if character.isspace():  # a line feed, but also the space that does not break
+        return " "
+    is_obeyed = unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in TURNS
+    return "\N{REPLACEMENT CHARACTER}" if is_obeyed else character
+
+
 def plain(text: str) -> Text:
-    """What a file or another program wrote: no markup, and nothing that a terminal would obey."""
-    return Text("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text))
+    """`printable`, and no markup."""
+    return Text(printable(text))
 
 
 def winner_table(design: Design, title: str | None = None) -> Table:

@@ -12,6 +12,7 @@ from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refus
 from trainers.errors import UserError
 from trainers.package import Package
 from trainers.recommend import Query, Recommendation, recommend_each
+from trainers.secrecy import without_secrets
 
 POLL_SECONDS = 5.0
 """How often the registry is asked where the alias points."""
@@ -87,7 +88,7 @@ class RecommenderService:
 
     def _tell(self, trouble: str, error: Exception) -> None:
         if trouble != self._trouble:
-            _log.warning("%s: %s", trouble, error)
+            _log.warning("%s: %s", trouble, without_secrets(str(error)))
         self._trouble = trouble
 
     def _follow(self) -> None:

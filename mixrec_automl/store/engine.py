@@ -44,13 +44,13 @@ def open_engine(url: str) -> Engine:
 
 
 @contextmanager
-def engine_to_migrate(url: str) -> Iterator[Engine]:
-    """An engine on `url` whatever tables it has, whose statements may take long.
+def engine_to_migrate(url: str, *, long_statements: bool = True) -> Iterator[Engine]:
+    """An engine on `url` whatever tables it has, whose statements may take long unless told otherwise.
 
     Raises:
         UserError: as `open_engine`, and for what the database refuses within the context.
     """
-    engine = _connect(url, long_statements=True)
+    engine = _connect(url, long_statements=long_statements)
     try:
         with _telling_trouble(engine):
             yield engine

@@ -77,13 +77,7 @@ def downgrade(engine: Engine, revision: str, *, force: bool = False) -> str:
         UserError: a search is run, there are no tables, or `revision` is none of those before.
     """
     with _alone(engine) as connection:
-        found = revision_of(connection)
-        if found is None:
-            raise UserError(f"the database {_shown(engine)} has no tables")
-        _check_known(connection, found)
-        before = [BASE, *reversed([script.revision for script in _scripts().iterate_revisions(found, BASE)])]
-        if revision not in before:
-            raise UserError(f"no revision {revision!r} to go back to: choose one of {', '.join(before)}")
+        found = _check_before(connection, revision)
         _check_idle(connection, force)
         command.downgrade(_config(connection), revision)
         if revision == BASE:
@@ -109,14 +103,37 @@ def _alone(engine: Engine) -> Iterator[Connection]:
                 raise RuntimeError(f"a migration leaves rows of {orphan[0]} without their row of {orphan[2]}")
 
 
-def _make_tables(connection: Connection) -> None:
+def check_downgrade(engine: Engine, revision: str) -> str:
+    """The present revision, from which `downgrade` could go to `revision`. Raises as it does."""
+    with engine.begin() as connection:
+        return _check_before(connection, revision)
+
+
+def check_free(connection: Connection) -> None:
+    """Raises UserError: there are tables without a revision, which have our names and are not ours."""
     taken = sorted({*Base.metadata.tables} & {*inspect(connection).get_table_names()})
     if taken:
         raise UserError(
             f"the database {_shown(connection.engine)} has tables of another program, or of a mixrec-automl before its "
             f"first release ({', '.join(taken)}): name another one in MIXREC_DATABASE_URL"
         )
+
+
+def _make_tables(connection: Connection) -> None:
+    check_free(connection)
     command.upgrade(_config(connection), schema.HEAD)
+
+
+def _check_before(connection: Connection, revision: str) -> str:
+    found = revision_of(connection)
+    if found is None:
+        check_free(connection)
+        raise UserError(f"the database {_shown(connection.engine)} has no tables")
+    _check_known(connection, found)
+    before = [BASE, *reversed([script.revision for script in _scripts().iterate_revisions(found, BASE)])]
+    if revision not in before:
+        raise UserError(f"no revision {revision!r} to go back to: choose one of {', '.join(before)}")
+    return found
 
 
 def _check_known(connection: Connection, found: str) -> None:

@@ -51,19 +51,21 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def set_up(engine: Engine, *, long_statements: bool = False) -> None:
-    """Bound the waits of all connections that `engine` will make, but not that for an answer to `long_statements`."""
+    """Bound the waits of all connections that `engine` will make. With `long_statements` neither the server's work on
+    one is bounded, nor the client's between two of them."""
     kind = psycopg.Connection[Any] if long_statements else BoundedConnection
 
     def connect(_dialect: Any, _record: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         return kind.connect(*arguments, **{"connect_timeout": CONNECT_SECONDS, **options})
 
     event.listen(engine, "do_connect", connect)
-    event.listen(engine, "connect", _set_timeouts)
 
+    def set_timeouts(connection: psycopg.Connection[Any], _record: Any) -> None:
+        # Statements, not options of the connection: those are refused by poolers such as PgBouncer.
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            if not long_statements:
+                cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        connection.commit()
 
-def _set_timeouts(connection: psycopg.Connection[Any], _record: Any) -> None:
-    # Statements, not options of the connection: those are refused by poolers such as PgBouncer.
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
-    connection.commit()
+    event.listen(engine, "connect", set_timeouts)

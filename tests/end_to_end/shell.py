@@ -55,6 +55,14 @@ def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
     pytest.fail(f"ended without {text!r}:\n{''.join(lines)}")
 
 
+def rest_of(process: subprocess.Popen[str]) -> str:
+    """What it prints after `wait_for`, until its end. (`communicate` would lose what was read ahead.)"""
+    assert process.stdout is not None
+    rest = process.stdout.read()
+    process.wait()
+    return rest
+
+
 def assert_own_lines_only(lines: Sequence[str]) -> None:
     """Lines of Ray, MLflow or transformers carry a level, a source file or a bar."""
     foreign = [line for line in lines if re.search(r"INFO|WARN|ERROR|\.py:\d|it/s|pid=|Registered|Downloading", line)]

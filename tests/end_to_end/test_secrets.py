@@ -10,7 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from tests.end_to_end.shell import Shell, wait_for
+from tests.end_to_end.shell import Shell, rest_of, wait_for
 from tests.ports import free_port
 
 pytestmark = pytest.mark.end_to_end
@@ -57,6 +57,11 @@ def in_files(folder: Path, wanted: list[str]) -> list[str]:
     return found
 
 
+def rays() -> set[Path]:
+    """The folders of the Rays that run here."""
+    return {folder for folder in Path(tempfile.gettempdir()).glob("mixrec-*") if list(folder.rglob("raylet.out"))}
+
+
 def rows(url: str) -> str:
     """All that a database holds, as text."""
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
@@ -70,12 +75,13 @@ def test_none_is_found_anywhere(shell: Shell, postgres_url: str) -> None:
     """In PostgreSQL, the home folder, Ray's logs, on the terminal, in JSON: with an MLflow that does not answer."""
     shell.environment["MIXREC_DATABASE_URL"] = postgres_url
     wanted = secrets(postgres_url.split(":")[2].partition("@")[0])
+    others = rays()
     search = shell.start("search", "smoke", "--name", "first", *SHORT)
-    before = wait_for(search, "trial 0")
-    logs = [folder for folder in Path(tempfile.gettempdir()).glob("mixrec-*") if list(folder.rglob("raylet.out"))]
+    before = wait_for(search, "1/1 trials")
+    logs = rays() - others
     assert logs, "the check sees Ray's logs"
     found = [one for folder in logs for one in in_files(folder, wanted)]
-    said = {"search": "".join(before) + search.communicate(timeout=200)[0]}
+    said = {"search": "".join(before) + rest_of(search)}
     assert search.returncode == 0, said
     for command in (["show", "first"], ["show", "first", "--json"], ["searches", "--json"]):
         said[" ".join(command)] = shell.run(*command)

@@ -14,7 +14,7 @@ import pytest
 
 from mixrec_automl.store.records import SearchState, TrialState
 from tests.end_to_end.drive import NAME
-from tests.end_to_end.shell import Shell, wait_for
+from tests.end_to_end.shell import Shell, rest_of, wait_for
 from tests.end_to_end.stage import WORKER, Controller, Stage, check_results, plan
 from tests.faults.conftest import Recoveries
 from tests.ray_cluster import RayCluster, ray_cluster
@@ -160,9 +160,7 @@ def test_the_head_dies_and_comes_back(stage: Stage, shell: Shell, cluster: RayCl
     during = len(stage.observations())
     with recoveries.timed("head killed, with Redis", "it is up again"):
         cluster.start_head()
-    assert reader.stdout is not None
-    rest = reader.stdout.read()  # `communicate` would lose what `wait_for` has read ahead
-    reader.wait()
+    rest = rest_of(reader)
     assert "COMPLETED, 2 of 2 trials ended" in rest
     assert reader.returncode == 0, rest
     assert during > before, "the workers need no head"

@@ -140,3 +140,18 @@ def test_another_training_is_refused_and_leaves_the_folder_as_it_was(tmp_path: P
     with pytest.raises(ValueError, match="another design, seed or configuration: remove it first"):
         finetune(config, design, task, seed=seed, folder=tmp_path, on_epoch=stop_after_one)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("error", [MemoryError("none left"), torch.OutOfMemoryError("none left")])
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Whoever removed the checkpoint for it, as a damaged one asks for, would lose it."""
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"a": torch.ones(2)}, {"epoch": 1})
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "safe_open", fail)
+    with pytest.raises(type(error)) as raised:
+        checkpoint.read(path)
+    assert raised.value is error

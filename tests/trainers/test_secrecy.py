@@ -13,6 +13,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "token-of-mine\n")
     monkeypatch.setenv("SHORT_TOKEN", "true")
     monkeypatch.setenv("SOME_URL", "https://me:p%40ssword@host/path?password=other-one")
+    monkeypatch.setenv("SLASHED_URL", "postgresql+psycopg://me:with/slash#@host/db")
+    monkeypatch.setenv("OWN_URL", "postgresql://mixrec:mixrec@host/db")
+    monkeypatch.setenv("LONG_SECRET", "twelve-or-more")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("other-one", "***"),
         ("postgresql://ada:pw@host/db", "postgresql://ada:***@host/db"),
         ("host/db?user=ada&password=pw&x=1", "host/db?user=ada&password=***&x=1"),
+        ("postgresql+psycopg://me:with/slash#@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("no user for with/slash#", "no user for ***"),
+        ("postgresql:/me:p:w@host", "postgresql:/me:***@host"),
+        ("run `mixrec-automl doctor`", "run `mixrec-automl doctor`"),
+        ("other-ones", "other-ones"),
+        ("'\\ntwelve-or-mores'", "'\\n***s'"),
+        ("image:tag@sha256:1", "image:tag@sha256:1"),
         ("it is true", "it is true"),
         ("models:/shop@champion", "models:/shop@champion"),
         ("http://host:5000/x", "http://host:5000/x"),

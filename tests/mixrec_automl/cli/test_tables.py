@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from mixrec_automl.cli.tables import plain
+from mixrec_automl.cli.tables import plain, printable
 
 
 def test_a_title_is_neither_markup_nor_obeyed_by_a_terminal() -> None:
@@ -21,3 +21,11 @@ def test_a_title_is_neither_markup_nor_obeyed_by_a_terminal() -> None:
     assert all(title in told for title in titles[:3])
     assert "\x1b" not in told.replace("\x1b[1m", "").replace("\x1b[0m", "")
     assert "red" in told
+
+
+def test_what_harms_nobody_is_shown_as_it_is() -> None:
+    assert (
+        printable("Tee\u00a0Kanne, caf\u00e9 \U0001f469\u200d\U0001f373")
+        == "Tee Kanne, caf\u00e9 \U0001f469\u200d\U0001f373"
+    )
+    assert printable("a\nb\u202egnp.exe\x1b") == "a b\N{REPLACEMENT CHARACTER}gnp.exe\N{REPLACEMENT CHARACTER}"

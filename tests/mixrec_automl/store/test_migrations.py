@@ -172,6 +172,8 @@ def test_tables_of_another_program_are_not_touched(database_url: str) -> None:
         connection.execute(text("CREATE TABLE trial (drug TEXT)"))
     with pytest.raises(UserError, match=r"tables of another program.*\(trial\).*MIXREC_DATABASE_URL"):
         open_engine(database_url)
+    for command in (["status"], ["upgrade"], ["downgrade", "base", "--yes"]):
+        assert "tables of another program" in refused(database_url, "database", *command)
     with connected(database_url) as connection:
         assert inspect(connection).get_table_names() == ["trial"]
 
@@ -319,4 +321,5 @@ def test_a_database_without_tables_has_nothing_to_go_back_to(database_url: str) 
     assert "revision  none" in run(database_url, "database", "status").output
     assert "has no tables" in refused(database_url, "database", "downgrade", "base", "--yes")
     assert "none -> 0001" in run(database_url, "database", "upgrade").output
+    assert "revision 0001 already" in run(database_url, "database", "downgrade", "0001").output, "nobody is asked"
     assert run(database_url, "database", "status").exit_code == 0
