@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -77,10 +78,13 @@ def test_none_is_found_anywhere(shell: Shell, postgres_url: str) -> None:
     wanted = secrets(postgres_url.split(":")[2].partition("@")[0])
     others = rays()
     search = shell.start("search", "smoke", "--name", "first", *SHORT)
-    before = wait_for(search, "1/1 trials")
+    before = wait_for(search, "trial 0")
     logs = rays() - others
     assert logs, "the check sees Ray's logs"
-    found = [one for folder in logs for one in in_files(folder, wanted)]
+    found: set[str] = set()
+    while search.poll() is None:  # they are gone with the command
+        found |= {one for folder in logs for one in in_files(folder, wanted)}
+        time.sleep(1)
     said = {"search": "".join(before) + rest_of(search)}
     assert search.returncode == 0, said
     for command in (["show", "first"], ["show", "first", "--json"], ["searches", "--json"]):
@@ -92,8 +96,8 @@ def test_none_is_found_anywhere(shell: Shell, postgres_url: str) -> None:
     said["recommend"] = shell.run("recommend", "mixrec-walks", "--item", "1", code=2)
     said["rows"] = rows(postgres_url)
     assert "first" in said["rows"], "the check sees the database"
-    found += [one for where, text in said.items() for one in leaks(where, text, wanted)]
-    assert found + in_files(shell.home, wanted) == []
+    found |= {one for where, text in said.items() for one in leaks(where, text, wanted)}
+    assert found | {*in_files(shell.home, wanted)} == set()
 
 
 @pytest.mark.parametrize(
