@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,12 +115,10 @@ class Registry:
     def move_champion(self, version: ModelVersion) -> None:
         """Make `version` the champion, and note which one it replaces. Raises UserError: the registry refuses."""
         before = self.champion(version.name)
-        try:
+        with _answering():
             if before is not None and before != version:
                 self._client.set_model_version_tag(version.name, version.version, TAG_REPLACED, before.version)
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
-        except MlflowException as error:
-            raise _no_answer(error) from error
 
     def roll_back(self, name: str) -> tuple[ModelVersion, ModelVersion]:
         """Make the version champion again that the champion of `name` replaced. Again: the one before that.
@@ -134,19 +133,15 @@ class Registry:
         champion = self.champion(name)
         if champion is None:
             raise UserError(f"{name} has no champion that could be rolled back")
-        try:
+        with _answering():
             tags = self._client.get_model_version(name, champion.version).tags
-        except MlflowException as error:
-            raise _no_answer(error) from error
         if TAG_REPLACED not in tags:
             raise UserError(f"{name} version {champion.version} has replaced no other champion")
         before = self.find(f"{name}/{tags[TAG_REPLACED]}")
         with scratch_folder() as folder:
             self.fetch(before, Path(folder))  # a service would refuse a version whose files are gone
-        try:
+        with _answering():
             self._client.set_registered_model_alias(name, CHAMPION, before.version)
-        except MlflowException as error:
-            raise _no_answer(error) from error
         return champion, before
 
     def describe(self, version: ModelVersion, metrics: Mapping[str, str]) -> None:
@@ -174,10 +169,8 @@ class Registry:
         except MlflowException as error:
             if error.error_code not in _UNKNOWN:
                 raise _no_answer(error) from error
-            try:
+            with _answering():
                 told = self._not_found(model, name)
-            except MlflowException as silent:
-                raise _no_answer(silent) from silent
             raise UserError(told) from error
         return _as_version(found)
 
@@ -190,10 +183,8 @@ class Registry:
         Raises:
             UserError: its files are gone, or the registry does not answer.
         """
-        try:
+        with _answering():
             uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
-        except MlflowException as error:
-            raise _no_answer(error) from error
         # Given a destination, MLflow copies even the files of a local registry.
         is_local = uri.startswith(("file:", "/"))
         try:
@@ -223,6 +214,15 @@ def _as_version(found: MlflowVersion) -> ModelVersion:
 
 def _no_answer(error: MlflowException) -> UserError:
     return UserError(f"the model registry of MLflow does not answer: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Any error of MLflow's within means that the registry does not answer."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _no_answer(error) from error
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

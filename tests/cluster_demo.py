@@ -26,8 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mixrec_automl.store.records import Observation, Search, Trial, TrialState
-from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.records import TrialState
+from tests.end_to_end.drive import NAME
 from tests.end_to_end.shell import Shell, rest_of, wait_for
 from tests.end_to_end.stage import WORKER, Stage
 from tests.mlflow_server import MlflowServer
@@ -35,7 +35,6 @@ from tests.ports import HOST, free_port
 from tests.postgres import PostgresServer
 from tests.ray_cluster import NamespacesMissingError, RayCluster, ray_cluster
 
-NAME = "demo"
 TRIALS, SLOTS, EPOCHS = 4, 2, 60
 SETTINGS = {
     "search.trials": TRIALS,
@@ -86,28 +85,23 @@ def wait_until(what: str, is_so: Callable[[], Any]) -> None:
 
 
 def search_with_a_death(demo: Demo, cluster: RayCluster, client: Shell, stage: Stage) -> None:
-    def recorded() -> tuple[Search, tuple[Trial, ...], tuple[Observation, ...]]:
-        with closing(Repository.open(stage.database_url)) as repository:
-            return repository.search(NAME), repository.trials(NAME), repository.observations(NAME)
-
-    at = ("--address", cluster.dashboard)
+    at, observed = ("--address", cluster.dashboard), stage.observations
     options = [text for name, value in SETTINGS.items() for text in ("--set", f"{name}={value}")]
     with demo.step("a search is submitted; both nodes train"):
         client.run("submit", "smoke", "--name", NAME, *options, *at)
-        with closing(Repository.open(stage.database_url)) as repository:
-            wait_until("the search is not there", lambda: any(one.name == NAME for one in repository.searches()))
+        wait_until("nothing is proposed", stage.trials)
         third = EPOCHS // 3
-        wait_until("nothing is trained", lambda: {one.trial for one in recorded()[2] if one.epoch > third} >= {0, 1})
+        wait_until("too little is trained", lambda: {one.trial for one in observed() if one.epoch > third} >= {0, 1})
     controller = cluster.workers_with(f"--name {NAME}")
     victim = next(node for node in cluster.workers_with(WORKER) if node not in controller)
-    before = recorded()[2]
+    before = observed()
     victim.kill()
     with demo.step("a worker node is killed; another one joins; its trial goes on"):
         cluster.start_worker(1)
-        wait_until("nothing goes on", lambda: any(one.attempt > 1 for one in recorded()[2]))
+        wait_until("nothing goes on", lambda: any(one.attempt > 1 for one in observed()))
     with demo.step("the search comes to its end"):
         told = client.run("logs", NAME, "--follow", *at)
-    search, trials, observations = recorded()
+    search, trials, observations = stage.search(), stage.trials(), observed()
     completed = sum(trial.state is TrialState.COMPLETED for trial in trials)
     demo.row("the search", f"{search.state.value}, its log can be read", f"{TRIALS} of {TRIALS} trials ended" in told)
     demo.row("its trials", f"{completed} of {TRIALS} completed", completed == len(trials) == TRIALS)

@@ -124,15 +124,14 @@ class RayCluster:
         """For RAY_ADDRESS, on this machine."""
         return f"{HOST}:{self._port}"
 
-    def start_head(self) -> Node:
+    def start_head(self) -> None:
         """At the same address as before, where it was killed."""
         # By this file, and the workers that name the head, Ray would take it for one that runs still.
         (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
-        self.head = head = self._start(
+        self.head = self._start(
             *START, "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
             f"--temp-dir={self._folder / 'ray'}", f"--ray-client-server-port={self._client_port}",
         )  # fmt: skip
-        return head
 
     def start_worker(self, cpus: int) -> Node:
         own = self._folder / f"ray-{self._started}"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from trainers.errors import refusing
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _HEADER = "progress"
+NOT_ITS_FAULT = (MemoryError, PermissionError, torch.OutOfMemoryError)
+"""Whoever removed a checkpoint for one of these would lose it."""
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -73,17 +74,9 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
-    """What is wrong with the file becomes one line; want of memory or of a right is no fault of it, and passes."""
-    with refusing(f"{path} is no whole checkpoint", f". Remove {path.parent}: the training then begins anew"):
-        try:
-            yield
-        except (MemoryError, PermissionError, torch.OutOfMemoryError) as error:
-            innocent = error
-        else:
-            return
-    raise innocent
+def _damaged(path: Path) -> AbstractContextManager[None]:
+    remedy = f". Remove {path.parent}: the training then begins anew"
+    return refusing(f"{path} is no whole checkpoint", remedy, passing=NOT_ITS_FAULT)
 
 
 def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:

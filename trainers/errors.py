@@ -21,17 +21,24 @@ class UserError(Exception):
 
 
 @contextmanager
-def refusing(trouble: str, remedy: str = "", kind: type[UserError] = UserError) -> Iterator[None]:
-    """Whatever goes wrong within becomes `kind`: `trouble: reason`, then the `remedy`; a UserError passes as it is.
+def refusing(
+    trouble: str,
+    remedy: str = "",
+    kind: type[UserError] = UserError,
+    passing: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Whatever goes wrong within becomes `kind`: `trouble: reason`, then the `remedy`.
+
+    A UserError passes as it is, and so does what is `passing`, where the file has no part in it.
 
     For files in the hands of other people's readers. Those raise what they like: numpy a SyntaxError, tokenizers a bare
     Exception. `--debug` shows where.
     """
     try:
         yield
-    except UserError:
-        raise
     except BaseException as error:
+        if isinstance(error, (UserError, *passing)):
+            raise
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -113,6 +113,13 @@ class Stage:
                 pytest.fail(f"still {self.trials()}\n{(self.home / 'output.txt').read_text()[-4000:]}")
             time.sleep(0.1)
 
+    def wait_for_attempt(self, attempt: int, seconds: float = 120) -> int:
+        """Until the one trial that is in its `attempt`-th has finished an epoch of it; its number."""
+        self.wait_for_trials(lambda trials: any(trial.attempt == attempt for trial in trials), seconds)
+        (number,) = (trial.number for trial in self.trials() if trial.attempt == attempt)
+        self.wait_for_trials(lambda _: any(seen.attempt == attempt for seen in self.observations(number)), seconds)
+        return number
+
     def processes(self) -> dict[int, str]:
         """Command line of every process that has this home in its environment, but for MLflow's server."""
         mark, found = f"MIXREC_HOME={self.home}".encode(), {}

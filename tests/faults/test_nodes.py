@@ -60,17 +60,6 @@ def shell(tmp_path: Path, cluster: RayCluster) -> Shell:
     return made
 
 
-def wait_for_attempt(stage: Stage, attempt: int) -> int:
-    """Until some trial has finished an epoch in its `attempt`-th; its number."""
-    stage.wait_for_trials(lambda trials: any(trial.attempt == attempt for trial in trials), 120)
-    (number,) = (trial.number for trial in stage.trials() if trial.attempt == attempt)
-    deadline = time.monotonic() + 120
-    while not any(seen.attempt == attempt for seen in stage.observations(number)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return number
-
-
 def check_went_on(stage: Stage, number: int, attempt: int) -> None:
     """It did not begin anew, and no epoch is missing."""
     seen = stage.observations(number)
@@ -89,7 +78,7 @@ def test_a_node_dies_in_the_middle_of_an_epoch(stage: Stage, cluster: RayCluster
         begin(controller)
         cluster.workers_with(WORKER)[0].kill()
         with recoveries.timed("node killed, one is spare", "its trial has finished another epoch there"):
-            first = wait_for_attempt(stage, 2)
+            first = stage.wait_for_attempt(2)
         cluster.workers_with(WORKER)[0].kill()
         controller.wait_for("1 of 2 slots wait", 120)
         cluster.start_worker(1)
@@ -109,7 +98,7 @@ def test_a_node_stands_still(stage: Stage, cluster: RayCluster, recoveries: Reco
         node = cluster.workers_with(WORKER)[0]
         node.freeze()
         with recoveries.timed("node stands still", "its trial has finished another epoch elsewhere"):
-            number = wait_for_attempt(stage, 2)
+            number = stage.wait_for_attempt(2)
         node.thaw()
         assert controller.finish(300) == 0, controller.output
     check_results(stage.trials(), count=2)
@@ -152,15 +141,19 @@ def test_the_head_dies_and_comes_back(stage: Stage, shell: Shell, cluster: RayCl
     submit_and_wait(shell, cluster, stage)
     at = ("--address", cluster.dashboard)
     reader = shell.start("logs", NAME, "--follow", *at)
-    read = wait_for(reader, "epoch")
-    assert cluster.head is not None
-    cluster.head.kill()
-    before = len(stage.observations())
-    time.sleep(HEAD_AWAY_SECONDS)
-    during = len(stage.observations())
-    with recoveries.timed("head killed, with Redis", "it is up again"):
-        cluster.start_head()
-    rest = rest_of(reader)
+    try:
+        read = wait_for(reader, "epoch")
+        assert cluster.head is not None
+        cluster.head.kill()
+        before = len(stage.observations())
+        time.sleep(HEAD_AWAY_SECONDS)
+        during = len(stage.observations())
+        with recoveries.timed("head killed, with Redis", "it is up again"):
+            cluster.start_head()
+        rest = rest_of(reader)
+    finally:
+        reader.kill()
+        reader.wait()
     assert "COMPLETED, 2 of 2 trials ended" in rest
     assert reader.returncode == 0, rest
     assert during > before, "the workers need no head"

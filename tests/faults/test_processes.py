@@ -74,10 +74,7 @@ def test_a_worker_that_is_killed(stage: Stage, recoveries: Recoveries) -> None:
         victim = stage.workers()[0]
         os.kill(victim, signal.SIGKILL)
         with recoveries.timed("worker killed", "its trial has finished another epoch"):
-            stage.wait_for_trials(lambda trials: any(trial.attempt == 2 for trial in trials))
-            (number,) = (trial.number for trial in stage.trials() if trial.attempt == 2)
-            while not any(seen.attempt == 2 for seen in stage.observations(number)):
-                time.sleep(0.1)
+            number = stage.wait_for_attempt(2)
         assert controller.finish() == 0, controller.output
     check_results(stage.trials(), count=2)
     lost, other = stage.trials()[number], stage.trials()[1 - number]
