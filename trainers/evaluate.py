@@ -116,11 +116,11 @@ def evaluate(
 
     rank, workers = rank_and_workers()
     mine = np.array_split(data.users_with(splits[0]), workers)[rank]
-    parts: list[tuple[UserRanks, ...] | None] = [None]
-    if len(mine):
-        # Users of like length are asked for together, so that each pass has long runs of equal rows.
-        tokens = np.sum([windows[split].tokens[mine] for split in windows], axis=0)
-        parts = [evaluate_scores(data, settings, score, users=mine[np.argsort(tokens, kind="stable")])]
+    # Users of like length are asked for together, so that each pass has long runs of equal rows.
+    order = np.argsort(np.sum([windows[split].tokens[mine] for split in windows], axis=0), kind="stable")
+    parts: list[tuple[UserRanks, ...] | None]
+    with model.backbone.passes_that_differ():
+        parts = [evaluate_scores(data, settings, score, users=mine[order])] if len(mine) else [None]
     if workers > 1:
         (part,), parts = parts, [None] * workers
         dist.all_gather_object(parts, part)

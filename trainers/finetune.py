@@ -7,7 +7,7 @@ is its weights, the optimiser's moments and the number of finished epochs: resum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from search_spaces.architecture import Architecture
 from trainers.config import FinetuneConfig, TrainingConfig
 from trainers.data.batches import Batch, collate
+from trainers.data.rows import Rows
 from trainers.data.sampler import share
 from trainers.device import move, pick_device, rank_and_workers
 from trainers.epochs import NotFiniteError, OnEpoch, ResumableTraining, load_best_weights
@@ -27,6 +28,7 @@ from trainers.model.mixrec import MixRec
 from trainers.optim import build_optimizer, set_rates
 from trainers.ranks import Setting, UserRanks
 from trainers.reports import FinetuneResult
+from trainers.start import Start
 from trainers.task import TrainingTask, build_model
 
 
@@ -40,6 +42,7 @@ def finetune(
     on_epoch: OnEpoch,
     recorded: int | None = None,
     on_validation: Callable[[UserRanks], None] = lambda _: None,
+    start: Start | None = None,
 ) -> FinetuneResult:
     """Train `architecture` and keep the weights of its best validation epoch in `folder`.
 
@@ -51,18 +54,22 @@ def finetune(
         on_epoch: called on rank 0 after each epoch; False stops the training.
         recorded: as `ResumableTraining.run`.
         on_validation: given the ranks of every user's validation item after each epoch, before `on_epoch`.
+        start: weights to begin with, instead of fresh ones.
 
     Raises:
         NotFiniteError: a loss is NaN or infinite.
+        UserError: `start` is of another model.
         ValueError: `folder` holds a training of another design, seed or configuration.
     """
     device = pick_device()
     model = build_model(config, architecture, task, seed).to(device)
+    if start is not None:
+        start.give_to(model)
     if device.type == "cuda":
         model.compile_layers()
     return train(
         model,
-        str(architecture),
+        f"{architecture}{'' if start is None else f' from {start.fingerprint}'}",
         config,
         task,
         seed=seed,
@@ -103,12 +110,15 @@ def train(
 
     identity = {"architecture": what, "seed": seed, "config": asdict(config), "task": task.fingerprint}
     resumable = ResumableTraining(model, optimizer, identity, folder, what="design")
-    wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 else model
+    # Of a sharded backbone the workers gather layers in the backward pass: nothing else may be exchanged meanwhile.
+    is_sharded = task.backbone.is_sharded
+    wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 and not is_sharded else model
 
     def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))
         first_step = (epoch - 1) * sampler.steps_per_epoch
-        return _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device, prepare)
+        unread = move(layout.unread(), device) if is_sharded else None
+        return _train_epoch(wrapped, optimizer, batches, training, first_step, steps, device, prepare, unread)
 
     def validate() -> UserRanks:
         prepare(None)
@@ -137,8 +147,13 @@ def _train_epoch(
     total_steps: int,
     device: torch.device,
     prepare: Callable[[int], None],
+    unread: Rows | None,
 ) -> tuple[dict[str, float], int]:
-    """One pass; returns the mean of each loss over the epoch's terms of all workers, and their tokens."""
+    """One pass; returns the mean of each loss over the epoch's terms of all workers, and their tokens.
+
+    Args:
+        unread: what a worker without rows reads where the backbone is sharded; None: it is not.
+    """
     model.train()
     sums: dict[str, Tensor] = {}
     terms: dict[str, int] = {}
@@ -149,14 +164,19 @@ def _train_epoch(
         prepare(first_step + number)
         set_rates(optimizer, config, first_step + number, total_steps)
         optimizer.zero_grad(set_to_none=True)
-        parts = model(move(batch, device))
+        batch = move(batch, device)
+        if unread is not None:
+            batch = _as_many_passes(batch, counts, unread)
+        parts = model(batch)
         loss = weighted_loss(parts, counts, config)
-        # A worker without terms for some weights still owes the others a (zero) gradient for them.
         workers = rank_and_workers()[1]
-        if workers > 1:
+        if workers > 1 and unread is None:
+            # A worker without terms for some weights still owes the others a (zero) gradient for them.
             touched = torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
             loss = workers * loss.to(device) + 0 * touched
         loss.backward()  # type: ignore[no-untyped-call]
+        if unread is not None:
+            _add_gradients(model)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
         if not torch.isfinite(norm):
             raise NotFiniteError(
@@ -176,6 +196,26 @@ def _train_epoch(
     means = {name: float(total) / terms[name] for name, total in zip(names, totals, strict=True)}
     means["total"] = sum(loss_weights(config)[name] * mean for name, mean in means.items())
     return means, tokens
+
+
+def _as_many_passes(batch: Batch, counts: dict[str, int], unread: Rows) -> Batch:
+    """`batch` with a row of no effect for each pass that another worker makes and this one would not."""
+    histories, alignments = batch.histories, batch.alignments
+    if histories is None and counts["seq"]:
+        histories = unread
+    if alignments is None and (counts["align"] or counts["contrastive"]):
+        alignments = unread
+    return replace(batch, histories=histories, alignments=alignments)
+
+
+def _add_gradients(model: nn.Module) -> None:
+    """Over all workers, in one exchange, after the backward pass."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for one, gradient in zip(trained, torch.split(flat, [one.numel() for one in trained]), strict=True):
+        one.grad = gradient.view_as(one)
 
 
 def _add_up(counts: dict[str, int], device: torch.device) -> dict[str, int]:

@@ -23,10 +23,10 @@ def weighted_loss(sums: Mapping[str, Tensor], counts: Mapping[str, int], config:
     """Each loss as the mean over its own terms (ruling 6), weighted and added.
 
     Args:
-        sums: this worker's sums (`MixRec.forward`).
+        sums: this worker's sums (`MixRec.forward`), zero for a loss that nobody has a term of.
         counts: the terms of all workers together, so that their losses add up to that of the whole batch.
     """
     if not sums:  # a worker whose share of a small batch is empty
         return torch.zeros(())
     weights = loss_weights(config)
-    return torch.stack([weights[name] * part / counts[name] for name, part in sums.items()]).sum()
+    return torch.stack([weights[name] * part / max(1, counts[name]) for name, part in sums.items()]).sum()

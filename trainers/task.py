@@ -24,7 +24,7 @@ from trainers.data.sequence_data import ItemTokens, SequenceData
 from trainers.data.store_format import open_prepared
 from trainers.data.stored_hard_sets import stored_hard_sets
 from trainers.data.users import sample_users
-from trainers.device import move, pick_device
+from trainers.device import move, pick_device, rank_and_workers
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
@@ -77,6 +77,7 @@ def load_task(
     *,
     user_share: float = 1.0,
     user_seed: int = 0,
+    shard_backbone: bool = False,
     progress: Progress = silent,
 ) -> TrainingTask:
     """Load what trials share. What is derived from data and backbone is computed once and kept with the data.
@@ -85,12 +86,14 @@ def load_task(
         prepared: folder of the prepared data set; derived arrays are cached in it.
         backbones: folder of backbone weights.
         user_share: b, the share of users that forms Data_BO; 1 for all.
+        shard_backbone: divide the layers among the workers of the process group, all of which call this. What is
+            derived from the whole backbone is then computed on the CPU, where it is not there yet.
         progress: told the name of each stage that may take long.
 
     Raises:
         UserError: no such data or backbone, or a backbone of another family.
     """
-    device = pick_device()
+    device, shard_backbone = pick_device(), shard_backbone and rank_and_workers()[1] > 1
     progress("weights")
     pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
     tokenizer = pretrained.tokenizer
@@ -99,7 +102,8 @@ def load_task(
     data = full if len(users) == full.num_users else full.select_users(users)
     progress("item texts")
     tokens = item_tokens(prepared, full, tokenizer, config.data.sentence_tokens)
-    pretrained.model.to(device)
+    if not shard_backbone:
+        pretrained.model.to(device)
     backbone = as_backbone(pretrained.model)
     prompt = tuple(int(token) for token in tokenizer(ALIGN_PROMPT, add_special_tokens=False)["input_ids"])
     counts = data.training_counts()
@@ -127,6 +131,11 @@ def load_task(
     progress("alignment states of the items")
     layout = Layout.of(config.model, tokens, prompt, tokenizer.bos_token_id, counts > 0)
     bos = "bos" if config.model.leading_bos else "plain"
+    align_states = cached_array(
+        prepared / f"align-states-{bos}-{key}.npy", lambda: frozen_align_states(backbone, layout, data.num_items)
+    )
+    if shard_backbone:
+        backbone.shard(device)
     return TrainingTask(
         data=data,
         item_tokens=tokens,
@@ -135,9 +144,7 @@ def load_task(
         item_counts=counts,
         backbone=backbone,
         hard_sets=hard,
-        align_states=cached_array(
-            prepared / f"align-states-{bos}-{key}.npy", lambda: frozen_align_states(backbone, layout, data.num_items)
-        ),
+        align_states=align_states,
         fingerprint=_fingerprint(text, users, hard),
     )
 

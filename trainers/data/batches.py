@@ -85,6 +85,10 @@ class Layout:
             cached=cached,
         )
 
+    def unread(self) -> Rows:
+        """A row without a target: for a pass that is made for others' sake (`trainers.model.sharding`)."""
+        return self.histories([(0,)], [NO_COLUMN])
+
     def alignments(self, items: Sequence[int]) -> Rows:
         """Rows `{Prompt, T_i, [ALIGN]}`, each one item as a whole (paper, 2.2.2)."""
         inputs = [(item,) for item in items]

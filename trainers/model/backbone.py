@@ -8,6 +8,7 @@ Legend: M tokens, d hidden width, H query heads, G key-value heads (G divides H)
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from trainers.model.kernels import frozen_rms_norm, swiglu
+from trainers.model.sharding import ShardedLayers
 
 
 class DecoderLayer(ABC):
@@ -24,6 +26,9 @@ class DecoderLayer(ABC):
 
     scale: float
     """Factor of the attention logits: the backbone's own, the inverse root of the head size."""
+
+    module: nn.Module
+    """The whole layer, as transformers has it"""
 
     @abstractmethod
     def attention_norm(self, x: Tensor) -> Tensor: ...
@@ -87,6 +92,7 @@ class Backbone:
         self.max_positions = max_positions
         self._position_table = position_table
         self._rotary = rotary
+        self._shards: ShardedLayers | None = None
 
     @property
     def width(self) -> int:
@@ -103,6 +109,26 @@ class Backbone:
     def to(self, device: torch.device) -> Backbone:
         self._model.to(device)
         return self
+
+    def shard(self, device: torch.device) -> None:
+        """Divide the layers among the workers of the process group; embeddings and the last norm stay whole on each.
+
+        From then on layers are read within `run_layer` alone, and every worker makes each pass.
+        """
+        self._shards = ShardedLayers([layer.module for layer in self.layers], device)
+        self.to(device)
+
+    @property
+    def is_sharded(self) -> bool:
+        return self._shards is not None
+
+    def run_layer(self, index: int, step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """`step(x)`, which reads layer `index`."""
+        return step(x) if self._shards is None else self._shards.run(index, step, x)
+
+    def passes_that_differ(self) -> contextlib.AbstractContextManager[None]:
+        """See `ShardedLayers`; of no effect where nothing is sharded."""
+        return contextlib.nullcontext() if self._shards is None else self._shards.passes_that_differ()
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._model.parameters())
@@ -130,7 +156,8 @@ def _rms_norm(norm: Any, x: Tensor) -> Tensor:
 class _LlamaLayer(DecoderLayer):
     def __init__(self, layer: Any, heads: int, key_value_heads: int) -> None:
         self.scale = float(layer.self_attn.scaling)
-        self._layer, self._heads, self._key_value_heads = layer, heads, key_value_heads
+        self.module = self._layer = layer
+        self._heads, self._key_value_heads = heads, key_value_heads
 
     def attention_norm(self, x: Tensor) -> Tensor:
         return _rms_norm(self._layer.input_layernorm, x)
@@ -163,7 +190,8 @@ class _LlamaLayer(DecoderLayer):
 class _OptLayer(DecoderLayer):
     def __init__(self, layer: Any, heads: int) -> None:
         self.scale = float(layer.self_attn.scaling)
-        self._layer, self._heads = layer, heads
+        self.module = self._layer = layer
+        self._heads = heads
 
     def attention_norm(self, x: Tensor) -> Tensor:
         return self._layer.self_attn_layer_norm(x)  # type: ignore[no-any-return]
@@ -194,7 +222,8 @@ class _OptLayer(DecoderLayer):
 class _Gpt2Layer(DecoderLayer):
     def __init__(self, layer: Any, heads: int, head_size: int) -> None:
         self.scale = head_size**-0.5
-        self._layer, self._heads = layer, heads
+        self.module = self._layer = layer
+        self._heads = heads
 
     def attention_norm(self, x: Tensor) -> Tensor:
         return self._layer.ln_1(x)  # type: ignore[no-any-return]

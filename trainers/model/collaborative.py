@@ -26,6 +26,9 @@ class CollaborativeModel(nn.Module, ABC):
         super().__init__()
         self.num_users, self.num_items, self.dim = num_users, num_items, dim
 
+    users: tuple[str, ...]
+    """Names of the parameters that have a row for each user"""
+
     @abstractmethod
     def user_vectors(self, users: Tensor) -> Tensor:
         """e_user: [...] user indices -> [..., c]."""
@@ -58,6 +61,8 @@ class NCF(CollaborativeModel):
 
     GMF and MLP parts have embeddings of width c/2 each; e is their concatenation (ruling 17).
     """
+
+    users = ("user_gmf.weight", "user_mlp.weight")
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         super().__init__(num_users, num_items, dim)
@@ -108,6 +113,8 @@ class NCF(CollaborativeModel):
 
 class MF(CollaborativeModel):
     """Matrix factorisation with an item bias, trained with BPR (Rendle et al., UAI 2009)."""
+
+    users = ("user.weight",)
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         super().__init__(num_users, num_items, dim)

@@ -30,7 +30,8 @@ class _CrossEntropy(Function):
         wanted = any(ctx.needs_input_grad)
         total = states.new_zeros(())
         of_states = torch.empty_like(states)
-        of_weight, of_bias = torch.empty_like(weight), torch.zeros_like(bias)
+        of_weight = torch.empty_like(weight) if len(states) else torch.zeros_like(weight)
+        of_bias = torch.zeros_like(bias)
         rows = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // len(weight))
         for first in range(0, len(states), rows):
             chunk, at = states[first : first + rows], targets[first : first + rows].unsqueeze(1)

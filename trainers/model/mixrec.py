@@ -79,8 +79,8 @@ def decode(
     one = make_pass(backbone, rows, special_tokens, columns)
 
     def run(index: int, x: Tensor) -> Tensor:
-        replacement = replaced.get(index, frozen_layer)
-        return replacement(backbone.layers[index], x, one.project(index, x), one.geometry)
+        layer, replacement = backbone.layers[index], replaced.get(index, frozen_layer)
+        return backbone.run_layer(index, lambda x: replacement(layer, x, one.project(index, x), one.geometry), x)
 
     x = one.embed()
     for index in range(len(backbone.layers)):
@@ -174,13 +174,14 @@ class MixRec(nn.Module):
         self.text_map = nn.Linear(width, width, bias=False) if has_text else None
 
     def train(self, mode: bool = True) -> MixRec:
-        """As torch's; and evaluation mode folds serial adapters into copies of the frozen maps until training goes on.
+        """As torch's; and evaluation mode folds serial adapters into copies of the frozen maps until training goes on,
+        unless the backbone is sharded: no worker has room for whole maps.
 
         Whoever changes the adapters' weights by hand in evaluation mode has to call `eval` again.
         """
         super().train(mode)
         for index, layer in self._replaced.items():
-            if mode:
+            if mode or self.backbone.is_sharded:
                 layer.unfold()
             else:
                 layer.fold(self.backbone.layers[index])
@@ -360,13 +361,14 @@ class MixRec(nn.Module):
 
         One call computes all of them, so that a distributed wrapper sees each trained weight once a step.
         """
-        histories = None if batch.histories is None else self.encode(batch.histories)
-        alignments = None if batch.alignments is None else self.encode(batch.alignments)
+        # A row without a target or an item is there for its pass alone (`Layout.unread`).
+        histories = None if batch.histories is None else self.encode(batch.histories)[: len(batch.targets)]
+        alignments = None if batch.alignments is None else self.encode(batch.alignments)[: len(batch.align_items)]
         dropped = torch.Generator().manual_seed(batch.seed)
         sums = {}
         if histories is not None:
             sums["seq"] = self._item_loss(histories, batch.targets, batch.sampled_items, dropped)
-        if alignments is not None and len(batch.align_terms):
+        if alignments is not None and (len(batch.align_terms) or not len(batch.anchors)):
             aligned, items = take(alignments, batch.align_terms), batch.align_items[batch.align_terms]
             sums["align"] = self._item_loss(aligned, items, batch.sampled_items, dropped)
         if histories is not None and alignments is not None and len(batch.anchors):
