@@ -104,7 +104,10 @@ def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console
             show(event)
             run.log(event.metrics, event.epoch)
 
-        return train_winner(plan, (scratch or plan.folder) / "train", on_epoch, stop)
+        def on_trouble(what: str) -> None:
+            console.print(what, highlight=False, markup=False, soft_wrap=True)
+
+        return train_winner(plan, (scratch or plan.folder) / "train", on_epoch, on_trouble, stop)
 
 
 def _test(

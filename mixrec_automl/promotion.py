@@ -21,6 +21,7 @@ from mixrec_automl.cluster.executor import (
     EpochEnded,
     Executor,
     ExecutorDied,
+    SlotsWaiting,
     TrialCompleted,
     TrialFailed,
     TrialLost,
@@ -32,15 +33,18 @@ from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.config import with_settings
+from mixrec_automl.live import last_line
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
 from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
+from trainers.data.users import sample_users
 from trainers.epochs import BEST
 from trainers.evaluate import evaluate
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package
 from trainers.ranks import TEST_SETTINGS, Setting, UserRanks
+from trainers.start import Start
 from trainers.statistics import PairedDifference, compare
 
 POLL_SECONDS = 0.2
@@ -63,6 +67,8 @@ class PromotionPlan:
     config: SearchConfig
     """The search's, with the trial's settings, Data_BO widened to all users, and the promotion's epochs and workers"""
     folder: Path
+    start: Start | None = None
+    """The weights of the trial, where they are to begin with"""
 
     @property
     def package(self) -> Path:
@@ -82,10 +88,28 @@ class Evaluation:
 
 
 def plan_promotion(
-    search: Search, config: SearchConfig, trial: Trial, data: SequenceData, workers: int | None
+    search: Search,
+    config: SearchConfig,
+    trial: Trial,
+    data: SequenceData,
+    workers: int | None,
+    *,
+    from_trial: bool = False,
 ) -> PromotionPlan:
-    """Everything that decides on the training of `trial` on all users of `data`."""
-    processes = workers or config.promotion.workers
+    """Everything that decides on the training of `trial` on all users of `data`.
+
+    Args:
+        from_trial: begin with the trial's weights instead of fresh ones.
+
+    Raises:
+        UserError: the weights of the trial are not there.
+    """
+    runs = paths.runs_folder() / search.name
+    start: Start | None = None
+    if from_trial:
+        users = sample_users(data.num_users, config.search.user_share, config.search.seed)
+        start = Start(runs / "trials" / str(trial.number) / BEST, users)
+    processes, fewest = workers or config.promotion.workers, config.promotion.fewest_workers
     had = config.cluster
     cores = had.slots * had.workers_per_trial * had.cpus_per_worker
     config = with_settings(config, dict(trial.design.settings), f"the design of trial {trial.number}")
@@ -98,49 +122,68 @@ def plan_promotion(
             had,
             slots=1,
             workers_per_trial=processes,
+            fewest_workers=None if fewest is None else min(fewest, processes),
             cpus_per_worker=max(1, cores // processes),
             gpus_per_worker=1.0 if had.gpus_per_worker else 0.0,
         ),
     )
     stored = widened.as_dict()
     deciding = {name: stored[name] for name in ("data", "backbone", "model", "training")}
-    text = json.dumps(
-        [search.fingerprint, data.fingerprint, str(trial.architecture), trial.seed, deciding], sort_keys=True
-    )
+    identity = [search.fingerprint, data.fingerprint, str(trial.architecture), trial.seed, deciding]
+    text = json.dumps([*identity, *([] if start is None else [start.fingerprint])], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = paths.runs_folder() / search.name / "promotions" / f"trial-{trial.number}-{key}"
-    return PromotionPlan(trial, widened, folder)
+    return PromotionPlan(trial, widened, runs / "promotions" / f"trial-{trial.number}-{key}", start)
 
 
-def train_winner(plan: PromotionPlan, folder: Path, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
+def train_winner(
+    plan: PromotionPlan,
+    folder: Path,
+    on_epoch: Callable[[EpochEnded], None],
+    on_trouble: Callable[[str], None],
+    stop: Event,
+) -> bool:
     """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
+
+    Args:
+        on_trouble: told, in a line, of workers that died and of machines that are waited for.
 
     Raises:
         PromotionError: the training raised.
     """
-    training = FinetuneTraining(plan.config, paths.data_folder(plan.config.data.name), paths.backbones_folder())
+    prepared = paths.data_folder(plan.config.data.name)
+    training = FinetuneTraining(plan.config, prepared, paths.backbones_folder(), plan.start)
     task = TrialTask(plan.trial.number, 1, plan.trial.design, plan.trial.seed, plan.folder)
     try:
         make = partial(SlotExecutor, training, plan.config.cluster, folder)
         # The search's own limit for a hang is no measure here: an epoch on all users takes longer.
         with closing(LastingExecutor(make, Watchdog(None))) as executor:
-            return _follow(executor, task, on_epoch, stop)
+            return _follow(executor, task, on_epoch, on_trouble, stop)
     except ExecutorDied as died:
         raise PromotionError(str(died)) from died
 
 
-def _follow(executor: Executor, task: TrialTask, on_epoch: Callable[[EpochEnded], None], stop: Event) -> bool:
+def _follow(
+    executor: Executor,
+    task: TrialTask,
+    on_epoch: Callable[[EpochEnded], None],
+    on_trouble: Callable[[str], None],
+    stop: Event,
+) -> bool:
     executor.submit(task)
     stopped_at: float | None = None
     while True:
         event = executor.next_event(POLL_SECONDS)
         if isinstance(event, EpochEnded):
             on_epoch(event)
+        elif isinstance(event, SlotsWaiting):
+            if event.why is not None:
+                on_trouble(f"{event.why}")
         elif isinstance(event, TrialFailed):
             raise PromotionError(event.error)
         elif isinstance(event, TrialLost):
             if event.is_storage or task.attempt == MOST_ATTEMPTS:
                 raise PromotionError(event.reason)
+            on_trouble(f"goes on after its last whole epoch: {last_line(event.reason)}")
             task = replace(task, attempt=task.attempt + 1)
             executor.submit(task)
         elif isinstance(event, TrialCompleted | TrialStopped):

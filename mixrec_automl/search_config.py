@@ -123,19 +123,25 @@ class ClusterConfig:
     """Trials that train at the same time."""
     workers_per_trial: PositiveInt = 1
     """Data-parallel processes of one trial; the global batch is split among them."""
+    fewest_workers: PositiveInt | None = None
+    """Processes with which a trial begins or goes on where machines are missing; `workers_per_trial` when absent."""
     cpus_per_worker: PositiveInt = 1
     """Processor cores, and threads, of each process."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of each process; a fraction lets trials share a GPU."""
+    shard_backbone: bool = False
+    """Give each worker of a trial a part of every frozen layer (FSDP2), for a backbone that does not fit one GPU."""
     trials_per_process: PositiveInt = 50
     """Trials that a process trains before another takes its place, so that no leak lasts; 1: each gets its own."""
 
     @model_validator(mode="after")
-    def _whole_gpus_where_workers_talk(self) -> ClusterConfig:
+    def _workers_that_can_talk(self) -> ClusterConfig:
         if self.workers_per_trial > 1 and self.gpus_per_worker % 1:
             raise ValueError(
                 "a fraction of a GPU needs workers_per_trial: 1, for NCCL refuses two processes of a trial on one GPU"
             )
+        if self.fewest_workers is not None and self.fewest_workers > self.workers_per_trial:
+            raise ValueError(f"fewest_workers is {self.fewest_workers}, more than workers_per_trial")
         return self
 
 
@@ -147,6 +153,8 @@ class PromotionConfig:
     """Epochs of this training; those of `training` when absent."""
     workers: PositiveInt = 1
     """Data-parallel processes."""
+    fewest_workers: PositiveInt | None = None
+    """Processes with which it begins or goes on where machines are missing; `workers` when absent."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -26,6 +26,10 @@ def promote(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Data-parallel processes (default: promotion.workers of the search).")
     ] = None,
+    from_trial: Annotated[
+        bool,
+        typer.Option("--from-trial", help="Begin with the weights that the trial ended with, instead of fresh ones."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a champion that was trained on other data, unseen.")
     ] = False,
@@ -49,8 +53,8 @@ def promote(
         raise UserError(f"{name!r} is a study, which keeps no weights: promote the winner of a search")
     config = from_dict(search.config, f"search {name}")
     if rollback:
-        if trial is not None or workers is not None or force:
-            raise UserError("--rollback trains nothing: give it without --trial, --workers and --force")
+        if trial is not None or workers is not None or from_trial or force:
+            raise UserError("--rollback trains nothing: give it without --trial, --workers, --from-trial and --force")
         _roll_back(config.data.name)
         return
     trials = repository.trials(name)
@@ -70,7 +74,7 @@ def promote(
         data = open_or_prepare(
             config.data.name, config.data.filters, paths.data_folder(config.data.name), paths.downloads_folder()
         )
-    plan = plan_promotion(search, config, chosen, data, workers)
+    plan = plan_promotion(search, config, chosen, data, workers, from_trial=from_trial)
     _announce(plan, console)
     try:
         outcome = run_promotion(plan, search, data, repository, console, force=force)
@@ -81,7 +85,8 @@ def promote(
     if outcome is None:
         given = {"--trial": trial, "--workers": workers}
         options = "".join(f" {option} {value}" for option, value in given.items() if value is not None)
-        again = f"mixrec-automl promote {name}{options}{' --force' if force else ''}"
+        options += "".join(option for option, is_set in ((" --from-trial", from_trial), (" --force", force)) if is_set)
+        again = f"mixrec-automl promote {name}{options}"
         console.print(f"stopped; to go on: {again}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     console.print(results_table(outcome.evaluations))

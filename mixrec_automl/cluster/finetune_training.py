@@ -14,6 +14,7 @@ from trainers.evaluate import evaluate
 from trainers.finetune import finetune, load_best
 from trainers.progress import Progress, silent
 from trainers.ranks import TEST_SETTINGS, UserRanks
+from trainers.start import Start
 from trainers.task import TrainingTask, load_task, trainable_parameters
 
 
@@ -27,6 +28,8 @@ class FinetuneTraining:
     config: SearchConfig
     prepared: Path
     backbones: Path
+    start: Start | None = None
+    """What its trainings begin with, instead of fresh weights"""
 
     def load(self, progress: Progress = silent) -> TrainingTask:
         """What all trials of the search share, loaded once in a process: a training changes nothing of it.
@@ -42,6 +45,7 @@ class FinetuneTraining:
                 self.backbones,
                 user_share=budget.user_share,
                 user_seed=budget.seed,
+                shard_backbone=self.config.cluster.shard_backbone,
                 progress=progress,
             )
             _loaded.clear()  # the last one is enough
@@ -53,7 +57,7 @@ class FinetuneTraining:
         """All that `load_task` reads of this: the variants of a study share it, but for the few that change it."""
         config, budget = self.config, self.config.search
         training = (config.training.hard_share, config.training.text_encoder)
-        decided_by = (config.model.leading_bos, *training, budget.user_share, budget.seed)
+        decided_by = (config.model.leading_bos, *training, budget.user_share, budget.seed, config.cluster)
         return self.prepared, self.backbones, config.data, config.backbone, *decided_by
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
@@ -68,6 +72,7 @@ class FinetuneTraining:
             folder=trial.folder,
             on_epoch=lambda report: on_epoch(report.epoch, report.as_metrics()),
             recorded=trial.recorded_epochs,
+            start=self.start,
         )
         if not result.has_ended:
             return None

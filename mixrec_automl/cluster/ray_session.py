@@ -83,17 +83,19 @@ def check_resources(cluster: ClusterConfig) -> None:
     Raises:
         UserError: the nodes have too few CPUs or GPUs for all slots at once; says what is there and what is missing.
     """
-    fit, wanted = room(cluster.cpus_per_worker, cluster.gpus_per_worker), cluster.slots * cluster.workers_per_trial
-    if fit >= wanted:
+    named = "workers_per_trial" if cluster.fewest_workers is None else "fewest_workers"
+    workers: int = getattr(cluster, named)
+    fit = room(cluster.cpus_per_worker, cluster.gpus_per_worker)
+    if fit >= cluster.slots * workers:
         return
     needed = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     nodes = _resources()
     there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in ("CPU", "GPU"))
     each = " and ".join(f"{amount:g} {name}" + "s" * (amount != 1) for name, amount in needed.items() if amount)
     raise UserError(
-        f"cluster.slots x cluster.workers_per_trial = {cluster.slots} x {cluster.workers_per_trial} processes with "
+        f"cluster.slots x cluster.{named} = {cluster.slots} x {workers} processes with "
         f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {fit}. "
-        f"Lower cluster.slots, cluster.workers_per_trial or cluster.cpus_per_worker, or connect more machines"
+        f"Lower cluster.slots, cluster.{named} or cluster.cpus_per_worker, or connect more machines"
     )
 
 

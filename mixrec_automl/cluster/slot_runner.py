@@ -7,6 +7,7 @@ controller's process: where Ray is shut down under a thread that still waits in 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import signal
@@ -201,6 +202,7 @@ class SlotRunner:
 
     def _trainer(self, group: str) -> TorchTrainer:
         cpus, gpus = self._cluster.cpus_per_worker, self._cluster.gpus_per_worker
+        fewest, most = self._cluster.fewest_workers, self._cluster.workers_per_trial
         # Set in the environment of the new process, because torch reads them when it is imported.
         threads = {name: str(cpus) for name in THREAD_VARIABLES}
         job = SlotJob(self._me, group, self._cluster.trials_per_process)
@@ -208,7 +210,9 @@ class SlotRunner:
             work,
             train_loop_config={"job": job},
             scaling_config=ScalingConfig(
-                num_workers=self._cluster.workers_per_trial,
+                num_workers=most if fewest is None else (fewest, most),
+                # A group keeps its number: Ray would end all its processes in the middle of an epoch.
+                elastic_resize_monitor_interval_s=math.inf,
                 use_gpu=gpus > 0,
                 resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
             ),

@@ -359,12 +359,12 @@ def test_a_model_below_popularity_is_registered_but_no_champion(world: World, mo
 
 def test_the_plan_widens_the_search(world: World) -> None:
     had = ClusterConfig(slots=2, workers_per_trial=1, cpus_per_worker=3)
-    config = replace(world.config, cluster=had, promotion=PromotionConfig(epochs=7, workers=2))
+    config = replace(world.config, cluster=had, promotion=PromotionConfig(epochs=7, workers=2, fewest_workers=2))
     trial = world.trials[0]
     plan = plan_promotion(world.search, config, trial, world.data, None)
     assert plan.config.training.epochs == 7
     assert plan.config.search.user_share == 1
-    assert plan.config.cluster == ClusterConfig(slots=1, workers_per_trial=2, cpus_per_worker=3)
+    assert plan.config.cluster == ClusterConfig(slots=1, workers_per_trial=2, fewest_workers=2, cpus_per_worker=3)
     assert plan_promotion(world.search, config, trial, world.data, 4).config.cluster.cpus_per_worker == 1
     assert plan_promotion(world.search, config, trial, world.data, 1).config.cluster.cpus_per_worker == 6
     unset = replace(config, promotion=PromotionConfig())
@@ -392,5 +392,7 @@ def test_a_plan_has_a_folder_of_its_own_and_workers_do_not_change_it(world: Worl
         plan_promotion(replace(world.search, fingerprint="x"), world.config, world.trials[1], world.data, None),
     ]
     folders = {other.folder for other in others}
+    with pytest.raises(UserError, match="no weights to begin with"):
+        plan_promotion(world.search, world.config, world.trials[1], world.data, None, from_trial=True)
     assert len(folders) == len(others)
     assert plan.folder not in folders
