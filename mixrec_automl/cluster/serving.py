@@ -18,7 +18,7 @@ from ray.serve.exceptions import RayServeException
 from mixrec_automl import paths
 from mixrec_automl.cluster.ray_errors import last_line
 from mixrec_automl.cluster.ray_session import room
-from mixrec_automl.serving.counters import Counters
+from mixrec_automl.serving.counters import Counters, joined
 from mixrec_automl.serving.gathering import Gatherer
 from mixrec_automl.serving.http import MOST_WAITING, make_app
 from mixrec_automl.serving.loading import ModelSource
@@ -29,6 +29,10 @@ from trainers.errors import UserError
 APPLICATION = "mixrec"
 TOKEN = "MIXREC_SERVE_TOKEN"
 """Environment variable with the token that a request has to carry; read by each replica, written nowhere"""
+
+
+METRICS_SECONDS = 5.0
+"""Within this every replica tells what it has counted, or nothing is told: Prometheus asks again"""
 
 
 class ServingOptions(BaseModel):
@@ -76,8 +80,20 @@ class Replica:
             Gatherer(self._answer).ask,
             self._service,
             self._counters,
+            self._metrics_of_all,
             token=self._token,
         )
+
+    async def _metrics_of_all(self) -> str:
+        # Whoever asks reaches one replica or another, and would see its counters go up and down.
+        mine = serve.get_replica_context()
+        replicas = serve.get_deployment_handle(mine.deployment, mine.app_name)
+        return joined(dict(await replicas.broadcast(self.metrics.__name__).results_async(timeout_s=METRICS_SECONDS)))
+
+    def metrics(self) -> tuple[str, str]:
+        """This replica's name and what it has counted."""
+        counted = self._counters.text(self._service.model, self._service.cache_outcomes)
+        return serve.get_replica_context().replica_tag, counted
 
     def _answer(self, asked: Sequence[Asked]) -> Sequence[Answer | Refusal]:
         self._counters.batches.observe(len(asked))

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from mixrec_automl.serving.messages import ModelInfo
 
@@ -56,11 +59,32 @@ class Counters:
             self._seconds.labels(path).observe(time.perf_counter() - began)
             self._requests.labels(path, str(status)).inc()
 
-    def text(self, model: ModelInfo, cache_outcomes: Mapping[str, int]) -> bytes:
+    def text(self, model: ModelInfo, cache_outcomes: Mapping[str, int]) -> str:
         """In Prometheus' exposition format."""
         self._model.clear()
         self._model.labels(model.name, model.version or "").set(1)
         self._histories.clear()
         for outcome, count in cache_outcomes.items():
             self._histories.labels(outcome).set(count)
-        return generate_latest(self._registry)
+        return generate_latest(self._registry).decode()
+
+
+def joined(texts: Mapping[str, str]) -> str:
+    """`Counters.text` of several replicas, by name, as one, each series with its replica as a label."""
+    families: dict[str, Metric] = {}
+    for replica, text in texts.items():
+        for one in text_string_to_metric_families(text):
+            family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+            for sample in one.samples:
+                family.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
+    registry = CollectorRegistry()
+    registry.register(_Collected(list(families.values())))
+    return generate_latest(registry).decode()
+
+
+class _Collected(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from fastapi import Depends, FastAPI, Request
@@ -46,10 +46,6 @@ class Served(Protocol):
     def trouble(self) -> str | None:
         """Why a newer model is not served, or None."""
 
-    @property
-    def cache_outcomes(self) -> Mapping[str, int]:
-        """Of the histories that the model was asked about."""
-
 
 class _RefusedError(Exception):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
@@ -61,6 +57,7 @@ def make_app(
     ask: Ask,
     served: Served,
     counters: Counters,
+    metrics: Callable[[], Awaitable[str]],
     *,
     token: str | None,
     most_waiting: int = MOST_WAITING,
@@ -70,6 +67,8 @@ def make_app(
     Args:
         ask: gives one answer; may be called many times at once.
         served: which model answers now.
+        counters: told of each request.
+        metrics: what all replicas have counted, in Prometheus' exposition format.
         token: what `Authorization: Bearer` has to carry; None: anybody may ask.
     """
     app = FastAPI(
@@ -133,9 +132,9 @@ def make_app(
 
     # `Response`, as the class of an answer sets the type of its refusals too.
     @app.get("/metrics", responses={200: text, 401: refusals[401]}, response_class=Response, dependencies=told)
-    async def metrics() -> PlainTextResponse:
-        """For Prometheus: of the replica that answers."""
-        return PlainTextResponse(counters.text(served.model, served.cache_outcomes), media_type=CONTENT_TYPE_LATEST)
+    async def all_metrics() -> PlainTextResponse:
+        """For Prometheus: of all replicas, each with its label."""
+        return PlainTextResponse(await metrics(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(_RefusedError)
     async def refused(_request: Request, error: _RefusedError) -> JSONResponse:

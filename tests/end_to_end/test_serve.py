@@ -80,7 +80,7 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
     shell.environment["MIXREC_SERVE_TOKEN"] = TOKEN
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    process = shell.start("serve", f"models:/{NAME}@champion", "--port", str(port))
+    process = shell.start("serve", f"models:/{NAME}@champion", "--port", str(port), "--replicas", "2")
     answers: list[tuple[int, Any]] = []
     moved = threading.Event()
 
@@ -106,7 +106,11 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
         moved.set()
         for client in clients:
             client.join()
-        assert re.search(r'mixrec_histories\{cache="known"\} [1-9]', metrics(url)), "the same history again and again"
+        text = metrics(url)
+        assert re.search(r'mixrec_histories\{cache="known",replica="\w+"\} [1-9]', text), "the same again and again"
+        counted = re.findall(r'mixrec_requests_total\{path="/recommend",replica="(\w+)",status="200"\} (\d+)', text)
+        assert len(counted) == 2, "each replica is told of, whichever answers"
+        assert sum(int(times) for _, times in counted) == len(answers)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=2 * SECONDS_TO_END)
     finally:

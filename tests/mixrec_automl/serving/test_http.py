@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from mixrec_automl.serving import messages
-from mixrec_automl.serving.counters import Counters
+from mixrec_automl.serving.counters import Counters, joined
 from mixrec_automl.serving.http import make_app
 from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refusal
 
 MODEL = ModelInfo(name="shop", version="3", items=5)
+CACHE_OUTCOMES = {"known": 2, "new": 5}
 
 
 class Standing:
     """What is told of the model."""
 
-    model, trouble, cache_outcomes = MODEL, None, {"known": 2, "new": 5}
+    model, trouble = MODEL, None
 
 
 async def echo(asked: Asked) -> Answer | Refusal:
@@ -39,7 +40,12 @@ async def echo(asked: Asked) -> Answer | Refusal:
 
 
 def app_of(ask: Callable[[Asked], Awaitable[Answer | Refusal]] = echo, **options: Any) -> FastAPI:
-    return make_app(ask, Standing(), Counters(), **{"token": None, **options})
+    counters = Counters()
+
+    async def metrics() -> str:
+        return counters.text(MODEL, CACHE_OUTCOMES)
+
+    return make_app(ask, Standing(), counters, metrics, **{"token": None, **options})
 
 
 @pytest.fixture
@@ -198,6 +204,21 @@ def test_what_happens_is_counted(client: TestClient) -> None:
     assert 'mixrec_request_seconds_count{path="/recommend"} 2.0' in text
     assert 'mixrec_model{name="shop",version="3"} 1.0' in text
     assert 'mixrec_histories{cache="new"} 5.0' in text
+
+
+def test_replicas_are_told_apart_and_each_family_stands_once() -> None:
+    replicas = {"a": Counters(), 'b"': Counters()}
+    for times, counters in enumerate(replicas.values(), 1):
+        for _ in range(times):
+            with counters.timed("/recommend") as tell:
+                tell(200)
+    text = joined({name: counters.text(MODEL, CACHE_OUTCOMES) for name, counters in replicas.items()})
+    assert 'mixrec_requests_total{path="/recommend",replica="a",status="200"} 1.0' in text
+    assert 'mixrec_requests_total{path="/recommend",replica="b\\"",status="200"} 2.0' in text
+    assert text.count("# TYPE mixrec_requests_total counter") == 1
+    assert text.count("# TYPE mixrec_request_seconds histogram") == 1
+    alone = replicas["a"].text(MODEL, CACHE_OUTCOMES)
+    assert len(joined({"a": alone}).splitlines()) == len(alone.splitlines()), "nothing is lost"
 
 
 def test_an_error_of_ours_is_500_without_its_text() -> None:
