@@ -157,6 +157,12 @@ class MlflowView:
             raise RuntimeError("update comes before child_tags")
         return {MLFLOW_PARENT_RUN_ID: self._parent.id}
 
+    def keep(self, folder: Path, name: str) -> None:
+        """Store `folder` as `name` among the artifacts of the search's run, once `update` has made that."""
+        if self._parent is None:
+            raise RuntimeError("update comes before keep")
+        self._client.log_artifacts(self._parent.id, str(folder), name)
+
     # The search
 
     def _create_parent(self, search: Search) -> _KnownRun:

@@ -38,6 +38,8 @@ MLFLOW_ENVIRONMENT = {
 
 LEAST_SECONDS_BETWEEN = 1.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
+REPORT = "report"
+"""Among the artifacts of a search's run"""
 STUCK_SECONDS = 5.0
 """One round of updates takes a fraction of this; the first one, which imports MLflow, about as long."""
 
@@ -67,6 +69,13 @@ def project(repository: Repository, search: str, tracking_uri: str, artifacts: P
     """Bring MLflow up to date with `search` now, in this thread. Raises what MLflow raises."""
     shown = open_view(repository, search, tracking_uri, artifacts).update(repository)
     repository.note_tracking(search, None, shown)
+
+
+def keep_report(repository: Repository, search: str, folder: Path) -> None:
+    """Store a report among the artifacts of the search's run, brought up to date. Raises what MLflow raises."""
+    view = open_view(repository, search, paths.tracking_uri(), artifacts_folder(search))
+    view.update(repository)
+    view.keep(folder, REPORT)
 
 
 def count_experiments(tracking_uri: str) -> int:

@@ -16,6 +16,7 @@ from mixrec_automl.cli import (
     doctor,
     promote,
     recommend,
+    report,
     search,
     searches,
     serve,
@@ -64,6 +65,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(baselines.app, name="baselines")
 app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)

@@ -137,6 +137,8 @@ def print_next_steps(console: Console, search: Search, trials: Sequence[Trial]) 
         commands[f"mixrec-automl stop {search.name}"] = "end it; it can be resumed"
     elif search.state is not SearchState.COMPLETED and not is_study:
         commands[f"mixrec-automl resume {search.name}"] = "go on with it"
+    if best_trial(trials) is not None and not is_study:
+        commands[f"mixrec-automl report {search.name}"] = "write a page of figures, and what to try next"
     if trials:
         commands[f"mixrec-automl show {search.name} --trial {_most_telling(trials).number}"] = "look at one trial"
     commands["mixrec-automl ui"] = "open MLflow"

@@ -13,12 +13,12 @@ import pytest
 from tests.contracts.repository import PACKAGES, ROOT, sources
 
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
-CONTRACTS = 9
+CONTRACTS = 10
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PLANTED = {
     "search_spaces": "import torch\n",
     "trainers": "import mixrec_automl.paths\nimport ray\n",
-    "mixrec_automl": "import ax\nimport botorch\nimport ray\nimport mlflow\nimport sqlalchemy\nimport fastapi\n",
+    "mixrec_automl": "import ax, botorch, fastapi, jinja2, mlflow, ray, sqlalchemy\n",
 }
 
 

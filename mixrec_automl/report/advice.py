@@ -1,0 +1,128 @@
+"""What to try next, in words that the data of a search give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import pstdev
+
+from mixrec_automl.report.material import Material
+from mixrec_automl.report.of_designs import called
+from mixrec_automl.search.advantage import advantage_of_winner
+from mixrec_automl.store.records import Origin, SearchState, TrialState, by_design, fixed_design, scores
+
+STILL_RISING = 0.02
+"""Share of the best MRR that the last epoch alone has added"""
+LITTLE_EXPLAINED = 0.1
+"""Of the variance of the outcomes"""
+MANY_FAILED = 0.1
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to do, and why."""
+
+    what: str
+    why: str
+    command: str = ""
+
+
+def advice(material: Material) -> list[Advice]:
+    """In the order in which to look at it."""
+    return [*_of_the_end(material), *_of_the_noise(material), *_of_the_space(material), *_of_the_trainings(material)]
+
+
+def _of_the_end(material: Material) -> Iterator[Advice]:
+    name, state = material.search.name, material.search.state
+    if state in (SearchState.STOPPED, SearchState.FAILED):
+        ended = sum(trial.state.is_final for trial in material.trials)
+        yield Advice(
+            "Go on with the search.",
+            f"It is {state.value}: {ended} of {material.config.search.trials} trials have ended.",
+            f"mixrec-automl resume {name}",
+        )
+    failed = [trial for trial in material.trials if trial.state is TrialState.FAILED]
+    if len(failed) > MANY_FAILED * len(material.trials):
+        yield Advice(
+            "Look at what failed.",
+            f"{len(failed)} of {len(material.trials)} trials failed.",
+            f"mixrec-automl show {name} --trial {failed[-1].number}",
+        )
+    if state is SearchState.COMPLETED and material.best is not None and not material.promotions:
+        yield Advice(
+            "Train the winner on all users, and test it.",
+            "Validation scores on a share of the users choose designs; what a model is worth the test says.",
+            f"mixrec-automl promote {name}",
+        )
+
+
+def _of_the_noise(material: Material) -> Iterator[Advice]:
+    if not any(trial.origin is Origin.CONFIRMATION for trial in material.trials):
+        if material.is_over and len(by_design(material.completed)) > 1:
+            yield Advice(
+                "Keep a share of the budget for a confirmation.",
+                "The winner is the best of many noisy scores, so it looks better than it is. Trained again with new "
+                "seeds the best designs get scores for which nothing was chosen.",
+                "mixrec-automl search ... --set search.confirmation_share=0.3",
+            )
+    elif material.best is not None and material.best.design == fixed_design(material.trials):
+        yield Advice(
+            "Keep the fixed design.",
+            "Trained again with new seeds, no other design was better. The bits may not matter here: search for "
+            "settings instead (`search.settings`), such as the bottleneck or the learning rate.",
+        )
+    else:
+        found = advantage_of_winner(material.trials)
+        if found is not None and found.low <= 0:
+            yield Advice(
+                "Do not count on the winner's advantage.",
+                f"Over the fixed design it is {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on "
+                f"{found.seeds} new seeds, which chance explains too. More seeds, or a larger `search.user_share`, "
+                "would tell.",
+            )
+    explained = material.explanation
+    means = [sum(own) / len(own) for group in by_design(material.completed).values() if (own := scores(group))]
+    if explained is not None and len(means) > 2 and pstdev(means) < 2 * explained.seed_deviation:
+        yield Advice(
+            "Make the scores less noisy before trying more designs.",
+            f"Designs differ by {pstdev(means):.4f} (standard deviation of their means), trainings of one design by "
+            f"{explained.seed_deviation:.4f}: raise `search.user_share` or `training.epochs`.",
+        )
+
+
+def _of_the_space(material: Material) -> Iterator[Advice]:
+    explained = material.explanation
+    if explained is None:
+        return
+    calibration = explained.calibration
+    if calibration is not None and calibration.share_explained < LITTLE_EXPLAINED:
+        yield Advice(
+            "Do not read much into the effects of the bits.",
+            f"Without its own outcome, the surrogate explains {calibration.share_explained:.0%} of the variance "
+            "between designs: it has too few trials for this space, or there is little to be found.",
+        )
+    sure = [effect for effect in explained.effects if effect.is_sure]
+    if sure:
+        told = ", ".join(
+            f"{called(effect.bits[0])} {'parallel' if effect.mean > 0 else 'serial'} ({effect.mean:+.4f})"
+            for effect in sorted(sure, key=lambda effect: -abs(effect.mean))[:5]
+        )
+        yield Advice(
+            "Trust these bits.",
+            f"Layer and adapter, with what parallel adds: {told}. Where several agree across layers, the same choice "
+            "is a good start on other data (`search.warm_start`).",
+        )
+
+
+def _of_the_trainings(material: Material) -> Iterator[Advice]:
+    rising = 0
+    curves = [curve for trial in material.completed if len(curve := [value for _, value in material.curve(trial)]) > 1]
+    for curve in curves:
+        rising += curve[-1] - max(curve[:-1]) > STILL_RISING * max(curve)
+    if curves and rising > len(curves) / 2:
+        yield Advice(
+            "Give trainings more epochs.",
+            f"In {rising} of {len(curves)} trainings the last epoch alone added more than {STILL_RISING:.0%}: designs "
+            "are compared before they have learned.",
+            f"mixrec-automl search ... --set training.epochs={2 * material.config.training.epochs}",
+        )

@@ -1,0 +1,72 @@
+"""What a report is made of: one search as the database holds it, and what its surrogate says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from mixrec_automl.config import from_dict
+from mixrec_automl.search.explanation import Explanation, explain
+from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.store.records import (
+    Observation,
+    Promotion,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    best_trial,
+)
+from mixrec_automl.store.repository import Repository
+from trainers.errors import UserError
+
+
+@dataclass(frozen=True)
+class Material:
+    """Of one search."""
+
+    search: Search
+    config: SearchConfig
+    trials: tuple[Trial, ...]
+    """By number"""
+    observations: tuple[Observation, ...]
+    promotions: tuple[Promotion, ...]
+
+    @classmethod
+    def read(cls, repository: Repository, name: str) -> Material:
+        """Raises UserError where there is no such search, it is a study, or it has no trial yet."""
+        search = repository.search(name)
+        if "study" in search.config:
+            raise UserError(f"{name!r} is a study: `mixrec-automl study show {name}` compares its variants")
+        trials = tuple(sorted(repository.trials(name), key=lambda trial: trial.number))
+        if not trials:
+            raise UserError(f"search {name!r} has no trial yet, and so nothing to report")
+        observations, promotions = repository.observations(name), tuple(repository.promotions(name))
+        return cls(search, from_dict(search.config, f"search {name}"), trials, observations, promotions)
+
+    @cached_property
+    def best(self) -> Trial | None:
+        return best_trial(self.trials)
+
+    @cached_property
+    def completed(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETED and trial.mrr is not None]
+
+    def curve(self, trial: Trial) -> list[tuple[int, float]]:
+        """Epoch and validation MRR; of an epoch that several attempts reported, what the last one said."""
+        seen = [one for one in self.observations if one.trial == trial.number and "validation_mrr" in one.metrics]
+        told = {one.epoch: one.metrics["validation_mrr"] for one in sorted(seen, key=lambda one: one.attempt)}
+        return sorted(told.items())
+
+    @cached_property
+    def explanation(self) -> Explanation | None:
+        """Of what the surrogate makes of the bits; None of a search that has settings as well, or too few designs."""
+        return None if self.config.search.settings else explain(self.completed, self.bits)
+
+    @property
+    def bits(self) -> int:
+        return len(self.trials[0].design.architecture.bits)
+
+    @property
+    def is_over(self) -> bool:
+        return self.search.state is not SearchState.RUNNING

@@ -1,0 +1,90 @@
+"""Effects of bits and pairs against what the posterior says when it is asked design by design."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+
+from mixrec_automl.search.effects import LEVEL, effects_of_bits, effects_of_pairs
+from mixrec_automl.search.explanation import Calibration, explain
+from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
+from mixrec_automl.store.records import Origin, Trial, TrialState
+from search_spaces.architecture import Architecture
+from search_spaces.design import Design
+
+WIDTH = 2 * NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> DesignSurrogate:
+    generator = torch.Generator().manual_seed(0)
+    rows = (torch.rand(14, 6, generator=generator) < 0.5).double()
+    outcomes = 0.05 + 0.004 * rows[:, 0] - 0.002 * rows[:, 3] + 0.003 * rows[:, 1] * rows[:, 2]
+    return fit(rows, outcomes + 0.0002 * torch.randn(14, generator=generator, dtype=torch.float64), 0.0002**2)
+
+
+def test_an_effect_is_the_mean_over_all_designs_of_what_the_bit_changes(surrogate: DesignSurrogate) -> None:
+    every = torch.tensor(list(product([0.0, 1.0], repeat=6)), dtype=torch.float64)
+    mean, _ = predict(surrogate, every)
+    with torch.no_grad():
+        samples = surrogate.posterior(every).rsample(torch.Size([20_000]))[..., 0]
+    for bit, effect in enumerate(effects_of_bits(surrogate, 6)):
+        has_it = every[:, bit] == 1
+        assert effect.bits == (bit,)
+        assert effect.mean == pytest.approx(float(mean[has_it].mean() - mean[~has_it].mean()), abs=1e-10)
+        sampled = samples[:, has_it].mean(dim=1) - samples[:, ~has_it].mean(dim=1)
+        assert (effect.high - effect.low) / WIDTH == pytest.approx(float(sampled.std()), rel=0.05)
+
+
+def test_a_pair_is_a_difference_of_differences(surrogate: DesignSurrogate) -> None:
+    every = torch.tensor(list(product([0.0, 1.0], repeat=6)), dtype=torch.float64)
+    mean = predict(surrogate, every)[0].reshape([2] * 6).numpy()
+    found = {effect.bits: effect for effect in effects_of_pairs(surrogate, 6)}
+    assert set(found) == set(combinations(range(6), 2))
+    sizes = [abs(effect.mean) for effect in found.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    # 32 of the 64 designs are drawn; where the function has no term of three bits that makes no difference.
+    for (one, other), effect in found.items():
+        table = mean.mean(axis=tuple(axis for axis in range(6) if axis not in (one, other)))
+        assert effect.mean == pytest.approx(table[1, 1] - table[1, 0] - table[0, 1] + table[0, 0], abs=2e-4)
+    assert next(iter(found)) == (1, 2), "the pair that was put in"
+
+
+def test_intervals_hold_what_is_true() -> None:
+    """Of linear functions of twelve bits, whose effects are their coefficients."""
+    held = []
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        rows = (torch.rand(30, 12, generator=generator) < 0.5).double()
+        true = 0.002 * torch.randn(12, generator=generator, dtype=torch.float64)
+        noise = 0.001 * torch.randn(30, generator=generator, dtype=torch.float64)
+        surrogate = fit(rows, 0.05 + rows @ true + noise, 0.001**2)
+        held += [
+            effect.low <= float(own) <= effect.high
+            for effect, own in zip(effects_of_bits(surrogate, 12), true, strict=True)
+        ]
+    assert 0.85 < np.mean(held) <= 1, f"{np.mean(held):.2f} of {len(held)}"
+
+
+def trial(number: int, bits: str, mrr: float) -> Trial:
+    design = Design(Architecture.parse(bits))
+    return Trial(number, design, number, Origin.SOBOL, TrialState.COMPLETED, 1, 0.0, mrr=mrr)
+
+
+def test_too_few_designs_explain_nothing() -> None:
+    assert explain([trial(0, "000", 0.1)], 3) is None
+    assert explain([trial(0, "000", 0.1), trial(1, "001", 0.1)], 3) is None, "no spread"
+    few = explain([trial(0, "000", 0.1), trial(1, "001", 0.2)], 3)
+    assert few is not None
+    assert few.calibration is None
+
+
+def test_the_share_explained_is_that_of_the_variance() -> None:
+    observed = (0.1, 0.2, 0.3)
+    assert Calibration(observed, observed, (0.1,) * 3).share_explained == 1
+    assert Calibration(observed, (0.2,) * 3, (0.05,) * 3).share_explained == pytest.approx(0)
+    assert Calibration(observed, (0.2,) * 3, (0.05,) * 3).covered(1.0) == 1
