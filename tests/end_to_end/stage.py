@@ -47,6 +47,8 @@ class Stage:
     database_url: str = ""
     tracking_uri: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
+    """The beginning of a controller's command line, which brings it into a namespace"""
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ class Stage:
         output = self.home / "output.txt"
         with output.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tests.end_to_end.drive", json.dumps(what)],
+                [*self.inside, sys.executable, "-u", "-m", "tests.end_to_end.drive", json.dumps(what)],
                 cwd=ROOT,
                 env=self.variables,
                 stdout=log,
