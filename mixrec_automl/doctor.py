@@ -116,10 +116,15 @@ def _database() -> Outcome:
 
 
 def _tracking() -> Outcome:
+    from mixrec_automl.mlflow_refusal import MlflowRefusedError
     from mixrec_automl.tracking import count_experiments
 
     uri = paths.tracking_uri()
-    return Level.OK, f"{without_secrets(uri)}, {_count(count_experiments(uri), 'experiment')}", ""
+    try:
+        count = count_experiments(uri)
+    except MlflowRefusedError as error:
+        return Level.BROKEN, f"{without_secrets(uri)}: {error.found}", error.remedy
+    return Level.OK, f"{without_secrets(uri)}, {_count(count, 'experiment')}", ""
 
 
 def _ray() -> Outcome:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mixrec_automl import paths
+from mixrec_automl.mlflow_refusal import refusal_told
 from mixrec_automl.store.records import Promotion, Trial
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.tracking import artifacts_folder, open_view, set_mlflow_environment
@@ -24,8 +25,9 @@ TAG_PROMOTION = "mixrec.promotion"
 class PromotionRun:
     """One MLflow run of a promotion."""
 
+    @refusal_told()
     def __init__(self, repository: Repository, promotion: Promotion, trial: Trial) -> None:
-        """Brings MLflow up to date with the search, then opens a run below it."""
+        """Brings MLflow up to date with the search, then opens a run below it. Raises MlflowRefusedError."""
         uri = paths.tracking_uri()
         view = open_view(repository, promotion.search, uri, artifacts_folder(promotion.search))
         view.update(repository)

@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient  # noqa: E402
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
 
+from mixrec_automl.mlflow_refusal import refusal  # noqa: E402
 from mixrec_automl.mlflow_view import open_client  # noqa: E402
 
 CHAMPION = "champion"
@@ -52,6 +53,19 @@ def registered_name(data: str) -> str:
     return f"mixrec-{data}"
 
 
+def _no_answer(error: MlflowException) -> UserError:
+    return refusal(error) or UserError(f"the model registry of MLflow does not answer: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Any error of MLflow's within means that the registry does not answer."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _no_answer(error) from error
+
+
 class Registry:
     """Versions and aliases at one tracking URI, which is also where the registry lies."""
 
@@ -63,6 +77,7 @@ class Registry:
         """Opened when first asked: a new SQLite database takes seconds to set up, which a mere folder need not cost."""
         return open_client(self._tracking_uri, self._tracking_uri)
 
+    @_answering()
     def register(
         self, name: str, package: Path, run_id: str, example: list[str], data_fingerprint: str
     ) -> ModelVersion:
@@ -70,6 +85,9 @@ class Registry:
 
         Args:
             example: a history of item identifiers, kept as the model's input example.
+
+        Raises:
+            UserError: the registry refuses, or does not answer.
         """
         mlflow.set_tracking_uri(self._tracking_uri)
         signature = mlflow.models.ModelSignature(
@@ -144,8 +162,9 @@ class Registry:
             self._client.set_registered_model_alias(name, CHAMPION, before.version)
         return champion, before
 
+    @_answering()
     def describe(self, version: ModelVersion, metrics: Mapping[str, str]) -> None:
-        """Show `metrics` as tags of the version, where the registry's page lists them."""
+        """Show `metrics` as tags of the version, where the registry's page lists them. Raises UserError."""
         for key, value in metrics.items():
             self._client.set_model_version_tag(version.name, version.version, key, value)
 
@@ -210,19 +229,6 @@ class Registry:
 
 def _as_version(found: MlflowVersion) -> ModelVersion:
     return ModelVersion(found.name, str(found.version), found.tags.get(TAG_DATA, ""))
-
-
-def _no_answer(error: MlflowException) -> UserError:
-    return UserError(f"the model registry of MLflow does not answer: {' '.join(str(error).split())}")
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Any error of MLflow's within means that the registry does not answer."""
-    try:
-        yield
-    except MlflowException as error:
-        raise _no_answer(error) from error
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -16,7 +16,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from mixrec_automl import paths
+from mixrec_automl.mlflow_refusal import refusal_told
 from mixrec_automl.store.repository import Repository
+from trainers.errors import UserError
 from trainers.secrecy import without_secrets
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ def open_view(repository: Repository, search: str, tracking_uri: str, artifacts:
 
 
 def project(repository: Repository, search: str, tracking_uri: str, artifacts: Path) -> None:
-    """Bring MLflow up to date with `search` now, in this thread. Raises what MLflow raises."""
-    shown = open_view(repository, search, tracking_uri, artifacts).update(repository)
+    """Bring MLflow up to date with `search` now, in this thread. Raises MlflowRefusedError, and what MLflow raises."""
+    with refusal_told():
+        shown = open_view(repository, search, tracking_uri, artifacts).update(repository)
     repository.note_tracking(search, None, shown)
 
 
@@ -79,11 +82,15 @@ def keep_report(repository: Repository, search: str, folder: Path) -> None:
 
 
 def count_experiments(tracking_uri: str) -> int:
-    """How many MLflow has, the deleted ones left out; makes its tables where there are none. Raises what it raises."""
+    """How many MLflow has, the deleted ones left out; makes its tables where there are none.
+
+    Raises MlflowRefusedError, and what MLflow raises.
+    """
     set_mlflow_environment()
     from mixrec_automl.mlflow_view import open_client
 
-    return len(open_client(tracking_uri).search_experiments())
+    with refusal_told():
+        return len(open_client(tracking_uri).search_experiments())
 
 
 class Projector:
@@ -159,7 +166,8 @@ class Projector:
                 self._update()
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
                 self._view = None
-                reason = without_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")
+                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                reason = without_secrets(f"{kind}{' '.join(str(error).split())}")
                 if self._note_error(reason):
                     _log.warning("MLflow lags behind; the search goes on and MLflow is tried again (%s)", reason)
                 self._busy_since = None
@@ -172,9 +180,10 @@ class Projector:
                 self._closing.wait(LEAST_SECONDS_BETWEEN)
 
     def _update(self) -> None:
-        if self._view is None:
-            self._view = open_view(self._repository, self._search, self._tracking_uri, self._artifacts)
-        shown = self._view.update(self._repository)
+        with refusal_told():
+            if self._view is None:
+                self._view = open_view(self._repository, self._search, self._tracking_uri, self._artifacts)
+            shown = self._view.update(self._repository)
         if (shown, None) != (self._shown, self._error):
             self._repository.note_tracking(self._search, None, shown)
             if self._error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,18 +16,26 @@ from mixrec_automl.tracking import MLFLOW_ENVIRONMENT
 from tests.ports import HOST, free_port
 
 START_SECONDS = 90.0
+ADMIN = "admin"
+DEPLOYED_USERS = Path(__file__).parents[1] / "deploy" / "config" / "basic_auth.ini"
+DEPLOYED_DATABASE = "postgresql+psycopg://mixrec@postgres:5432/mlflow"
 
 
 class MlflowServer:
     """On a free port of this machine, with its files, and its database unless `store` names one, in `folder`.
 
     Not started yet.
+
+    Args:
+        password: of its user `admin`. With one it asks everybody for user and password, and answers to its address
+            alone, not to another name of this machine, as `deploy/` has it.
     """
 
-    def __init__(self, folder: Path, store: str | None = None) -> None:
+    def __init__(self, folder: Path, store: str | None = None, password: str | None = None) -> None:
         self.port = free_port()
         self._store = store or f"sqlite:///{folder / 'db'}"
-        self._folder = folder
+        self.folder = folder
+        self._password = password
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,13 +44,14 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, with all that it was told before, and wait until it answers."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "log").open("ab") as log:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options, environment = ([], {}) if self._password is None else self._closed(self._password)
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._store,
-                 "--default-artifact-root", str(self._folder / "artifacts"), "--host", HOST, "--port", str(self.port),
-                 "--workers", "1"],
-                env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ},
+                 "--artifacts-destination", str(self.folder / "artifacts"), "--host", HOST, "--port", str(self.port),
+                 "--workers", "1", *options],
+                env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ, **environment},
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + START_SECONDS
@@ -49,7 +59,19 @@ class MlflowServer:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
                 return
             time.sleep(0.2)
-        raise RuntimeError(f"MLflow's server does not start:\n{(self._folder / 'log').read_text()[-2000:]}")
+        raise RuntimeError(f"MLflow's server does not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+
+    def _closed(self, password: str) -> tuple[list[str], dict[str, str]]:
+        """Options and environment of a server that asks for a password."""
+        users = self.folder / "basic_auth.ini"
+        users.write_text(DEPLOYED_USERS.read_text("utf-8").replace(DEPLOYED_DATABASE, f"sqlite:///{self.folder}/users"))
+        options = ["--app-name", "basic-auth", "--allowed-hosts", f"{HOST}:{self.port}"]
+        return options, {
+            "MLFLOW_AUTH_CONFIG_PATH": str(users),
+            "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+        }
 
     def kill(self) -> None:
         """As a crash: all its processes at once."""
