@@ -30,6 +30,7 @@ def acquire(
     search: str,
     *,
     holder: Holder | None = None,
+    cluster: str | None = None,
     waiting: Callable[[str], None] = lambda _: None,
 ) -> SearchWriter:
     """Become the controller of `search`, after one that ended or died.
@@ -38,6 +39,7 @@ def acquire(
     shows that it is alive.
 
     Args:
+        cluster: as of `Repository.take_lease`.
         waiting: called once, with the holder's name, where there is one to wait for.
 
     Raises:
@@ -48,7 +50,7 @@ def acquire(
     dead: str | None = None
     while True:
         try:
-            return repository.take_lease(search, me.name, me.process, LEASE_SECONDS, dead=dead)
+            return repository.take_lease(search, me.name, me.process, LEASE_SECONDS, dead=dead, cluster=cluster)
         except LeaseHeldError as held:
             if is_dead(held.process):
                 dead = held.process

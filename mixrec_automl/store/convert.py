@@ -26,6 +26,7 @@ def is_held(row: SearchRow, now: float) -> bool:
 
 def to_search(row: SearchRow, now: float) -> Search:
     """`now` is as of `clock.database_seconds`: it decides whether the lease still holds."""
+    has_controller = is_held(row, now)
     return Search(
         name=row.name,
         state=SearchState(row.state),
@@ -38,9 +39,14 @@ def to_search(row: SearchRow, now: float) -> Search:
         revision=row.revision,
         tracked_revision=row.tracked_revision,
         tracking_error=row.tracking_error,
-        controller=row.lease_holder if is_held(row, now) else None,
+        controller=row.lease_holder if has_controller else None,
         is_to_stop=row.stop_requested,
         warm_start=None if row.warm_start is None else to_warm_start(row.warm_start),
+        owner=row.owner,
+        cluster=row.lease_cluster if has_controller else None,
+        slots_wanted=row.slots_wanted if has_controller else None,
+        slots_allotted=row.slots_allotted if has_controller else None,
+        slots_note=row.slots_note if has_controller else None,
     )
 
 

@@ -77,6 +77,11 @@ class SearchRow(Base):
     lease_holder: Mapped[str | None] = mapped_column(Text)
     lease_process: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[float | None] = mapped_column(Double)
+    owner: Mapped[str | None] = mapped_column(Text)
+    lease_cluster: Mapped[str | None] = mapped_column(Text)
+    slots_wanted: Mapped[int | None]
+    slots_allotted: Mapped[int | None]
+    slots_note: Mapped[str | None] = mapped_column(Text)
 
 
 class TrialRow(Base):

@@ -235,6 +235,20 @@ class Search:
     is_to_stop: bool = False
     """Whether its controller has been asked to stop."""
     warm_start: WarmStart | None = None
+    owner: str | None = None
+    """The user who started it; None where it is older than that was recorded."""
+    cluster: str | None = None
+    """The Ray cluster that its controller shares with others; None where it has its own, or no controller."""
+    slots_wanted: int | None = None
+    """Of `cluster.slots`: how many it could use now, as its controller last said; None before it did."""
+    slots_allotted: int | None = None
+    """How many of these it may use."""
+    slots_note: str | None = None
+    """Where it may use less: why, in words."""
+
+    @property
+    def priority(self) -> int:
+        return int(self.config.get("cluster", {}).get("priority", 0))
 
     @property
     def planned_epochs(self) -> int:

@@ -53,6 +53,7 @@ class Repository:
         fingerprint: str,
         floors: Mapping[str, float] | None = None,
         warm_start: WarmStart | None = None,
+        owner: str | None = None,
     ) -> Search:
         """A new RUNNING search. Raises UserError where the name is taken or cannot be a name."""
         paths.valid_name(name, "search")
@@ -72,6 +73,7 @@ class Repository:
                     tracked_revision=-1,
                     stop_requested=False,
                     lease_term=0,
+                    owner=storable(owner),
                 )
                 session.add(row)
                 session.flush()
@@ -93,6 +95,14 @@ class Repository:
             now = seconds_now(session)
             return tuple(to_search(row, now) for row in rows)
 
+    def searches_on(self, cluster: str) -> tuple[Search, ...]:
+        """Those that a living controller runs on this Ray cluster, oldest first."""
+        with self._transactions.reading() as session:
+            now = seconds_now(session)
+            query = select(SearchRow).where(SearchRow.lease_cluster == cluster, SearchRow.state == SearchState.RUNNING)
+            rows = session.scalars(query.where(SearchRow.lease_until > now).order_by(SearchRow.id))
+            return tuple(to_search(row, now) for row in rows)
+
     def note_tracking(self, name: str, error: str | None, revision: int | None = None) -> None:
         """Note up to which revision MLflow shows the search, and why it lags behind or (None) that it does not."""
         with self._transactions.writing() as session:
@@ -103,7 +113,14 @@ class Repository:
     # The lease
 
     def take_lease(
-        self, search: str, holder: str, process: str, seconds: float, *, dead: str | None = None
+        self,
+        search: str,
+        holder: str,
+        process: str,
+        seconds: float,
+        *,
+        dead: str | None = None,
+        cluster: str | None = None,
     ) -> SearchWriter:
         """Become the only writer of `search` for `seconds`; an earlier wish that it stop is forgotten.
 
@@ -111,6 +128,7 @@ class Repository:
             holder: who takes it, in words for people.
             process: tells this process from all others.
             dead: `process` of a holder that is known to have died; its lease is not waited for.
+            cluster: the Ray cluster that the search is run on, where other searches share it.
 
         Raises:
             LeaseHeldError: another process holds it.
@@ -122,7 +140,8 @@ class Repository:
                 raise LeaseHeldError(search, row.lease_holder or "", row.lease_process or "", row.lease_until or now)
             row.lease_term += 1
             row.lease_holder, row.lease_process, row.lease_until = holder, process, now + seconds
-            row.stop_requested = False
+            row.lease_cluster, row.stop_requested = cluster, False
+            row.slots_wanted = row.slots_allotted = row.slots_note = None
             return SearchWriter(self._transactions, Lease(search, row.lease_term))
 
     def request_stop(self, search: str) -> None:

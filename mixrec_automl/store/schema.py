@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, String, column, inspect, select, table
 
-HEAD = "0001"
+HEAD = "0002"
 """The last of `migrations/versions`, which makes the tables of `models`: every change of those is a migration."""
 VERSION_TABLE = "mixrec_alembic_version"
 """Of a name of our own: MLflow's tables, with an `alembic_version`, may lie in the same database."""

@@ -98,6 +98,11 @@ class SearchWriter:
             change.search.updated_at = change.moment
             return to_search(change.search, change.seconds)
 
+    def note_slots(self, wanted: int, allotted: int, note: str | None) -> None:
+        """Keep how many slots of a shared cluster it could use, how many it may use, and why these are less."""
+        with self._checked() as (_session, search, _now):
+            search.slots_wanted, search.slots_allotted, search.slots_note = wanted, allotted, storable(note)
+
     def holds_lease(self) -> bool:
         """Whether no other process has taken it over. Raises DatabaseUnavailableError."""
         with self._transactions.reading() as session:

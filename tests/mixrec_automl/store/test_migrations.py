@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from mixrec_automl.cli.app import app
 from mixrec_automl.store import migration, postgres, schema
 from mixrec_automl.store.engine import current_revision, engine_to_migrate, open_engine
 from mixrec_automl.store.models import Base
+from mixrec_automl.store.records import Search
 from mixrec_automl.store.repository import Repository
 from tests.mixrec_automl.store.writing import started, writer_of
 from trainers.errors import UserError
 
-SECOND = """
+LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -48,7 +50,7 @@ def downgrade():
 
 
 @pytest.fixture
-def first_revision(database_url: str) -> str:
+def present_revision(database_url: str) -> str:
     """A database as the present version makes it, with a search that nobody runs any more."""
     repository = Repository.open(database_url)
     repository.create_search("first", {"a": [1]}, "abc")
@@ -63,14 +65,14 @@ def first_revision(database_url: str) -> str:
 
 
 @contextmanager
-def newer_version(tmp_path: Path, script: str = SECOND) -> Iterator[None]:
+def newer_version(tmp_path: Path, script: str = LATER) -> Iterator[None]:
     """The program is one with a revision more."""
     folder = tmp_path / "100 % new" / "migrations"
     shutil.copytree(migration.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_second.py").write_text(script)
+    (folder / "versions" / "0003_later.py").write_text(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migration, "FOLDER", folder)
-        patch.setattr(schema, "HEAD", "0002")
+        patch.setattr(schema, "HEAD", "0003")
         yield
 
 
@@ -231,79 +233,96 @@ def test_opening_what_is_up_to_date_takes_no_lock(database_url: str) -> None:
         Repository.open(database_url).close()
 
 
+def test_the_second_revision_keeps_what_the_first_has_recorded(present_revision: str) -> None:
+    """Owner and slots are lost on the way down; a search of before has none."""
+    repository = Repository.open(present_revision)
+    repository.create_search("owned", {}, "abc", owner="ada")
+    repository.close()
+    before = content(present_revision)
+    with engine_to_migrate(present_revision) as engine:
+        migration.downgrade(engine, "0001")
+        assert not {"owner", "lease_cluster"} & {one["name"] for one in inspect(engine).get_columns("search")}
+        assert migration.upgrade(engine) == "0001"
+    owned, *others = before
+    assert isinstance(owned, Search)
+    assert owned.owner == "ada"
+    assert content(present_revision) == [replace(owned, owner=None), *others]
+    assert differences(present_revision) == []
+
+
 # Other revisions
 
 
-def test_an_older_database_is_refused_and_left_as_it_is(first_revision: str, tmp_path: Path) -> None:
+def test_an_older_database_is_refused_and_left_as_it_is(present_revision: str, tmp_path: Path) -> None:
     with newer_version(tmp_path):
         for _ in range(2):
-            told = refused(first_revision, "searches")
-            assert "is at revision 0001, older than 0002" in told
+            told = refused(present_revision, "searches")
+            assert "is at revision 0002, older than 0003" in told
             assert "`mixrec-automl database upgrade`" in told
-        status = run(first_revision, "database", "status")
+        status = run(present_revision, "database", "status")
         assert status.exit_code == 1
-        assert [line.split()[-1] for line in status.output.splitlines()[1:]] == ["0001", "0002"]
-    assert len(content(first_revision)) == 4
+        assert [line.split()[-1] for line in status.output.splitlines()[1:]] == ["0002", "0003"]
+    assert len(content(present_revision)) == 4
 
 
 @pytest.mark.parametrize("command", ["searches", "database upgrade", "database downgrade base --yes"])
-def test_a_newer_database_is_refused(first_revision: str, command: str) -> None:
-    with connected(first_revision) as connection:
+def test_a_newer_database_is_refused(present_revision: str, command: str) -> None:
+    with connected(present_revision) as connection:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0815'"))
-    told = refused(first_revision, *command.split())
+    told = refused(present_revision, *command.split())
     assert "is at revision 0815" in told
     assert "use a newer mixrec-automl" in told
 
 
-def test_what_is_in_the_tables_survives_up_and_down(first_revision: str, tmp_path: Path) -> None:
-    before = content(first_revision)
+def test_what_is_in_the_tables_survives_up_and_down(present_revision: str, tmp_path: Path) -> None:
+    before = content(present_revision)
     with newer_version(tmp_path):
-        assert "0001 -> 0002" in run(first_revision, "database", "upgrade").output
-        assert "0002 already" in run(first_revision, "database", "upgrade").output
-        open_engine(first_revision).dispose()
-        with connected(first_revision) as connection:
+        assert "0002 -> 0003" in run(present_revision, "database", "upgrade").output
+        assert "0003 already" in run(present_revision, "database", "upgrade").output
+        open_engine(present_revision).dispose()
+        with connected(present_revision) as connection:
             assert connection.execute(text("SELECT data, note FROM search")).one() == ("abc", "about first")
             assert connection.scalar(text("SELECT count(*) FROM observation")) == 1
-        assert run(first_revision, "database", "downgrade", "0001", answer="n").exit_code == 1
-        assert "0002 -> 0001" in run(first_revision, "database", "downgrade", "0001", answer="y").output
-        assert "choose one of base, 0001" in refused(first_revision, "database", "downgrade", "0002", "--yes")
-    assert content(first_revision) == before
-    assert differences(first_revision) == []
+        assert run(present_revision, "database", "downgrade", "0002", answer="n").exit_code == 1
+        assert "0003 -> 0002" in run(present_revision, "database", "downgrade", "0002", answer="y").output
+        assert "choose one of base, 0001, 0002" in refused(present_revision, "database", "downgrade", "0003", "--yes")
+    assert content(present_revision) == before
+    assert differences(present_revision) == []
 
 
 @pytest.mark.parametrize("mistake", ["raise ValueError('a mistake')", "op.execute('nonsense')"])
-def test_a_script_that_fails_leaves_everything_as_it_was(first_revision: str, tmp_path: Path, mistake: str) -> None:
-    before = content(first_revision)
-    with newer_version(tmp_path, SECOND.replace("\n\n\ndef downgrade", f"\n    {mistake}\n\n\ndef downgrade")):
-        assert run(first_revision, "database", "upgrade").exit_code != 0
-    assert content(first_revision) == before
-    assert differences(first_revision) == []
+def test_a_script_that_fails_leaves_everything_as_it_was(present_revision: str, tmp_path: Path, mistake: str) -> None:
+    before = content(present_revision)
+    with newer_version(tmp_path, LATER.replace("\n\n\ndef downgrade", f"\n    {mistake}\n\n\ndef downgrade")):
+        assert run(present_revision, "database", "upgrade").exit_code != 0
+    assert content(present_revision) == before
+    assert differences(present_revision) == []
 
 
-def test_a_script_may_not_leave_rows_without_their_parents(first_revision: str, tmp_path: Path) -> None:
+def test_a_script_may_not_leave_rows_without_their_parents(present_revision: str, tmp_path: Path) -> None:
     """SQLite's keys rest meanwhile; PostgreSQL's do not, and take the children with them."""
-    before = content(first_revision)
-    with newer_version(tmp_path, SECOND.replace("UPDATE search SET note = 'about ' || name", "DELETE FROM search")):
-        ran = run(first_revision, "database", "upgrade")
-    if first_revision.startswith("sqlite"):
+    before = content(present_revision)
+    with newer_version(tmp_path, LATER.replace("UPDATE search SET note = 'about ' || name", "DELETE FROM search")):
+        ran = run(present_revision, "database", "upgrade")
+    if present_revision.startswith("sqlite"):
         assert "without their row of search" in str(ran.exception)
-        assert content(first_revision) == before
+        assert content(present_revision) == before
     else:
         assert ran.exit_code == 0
 
 
-def test_a_search_that_is_run_is_not_migrated_under(first_revision: str, tmp_path: Path) -> None:
-    repository = Repository.open(first_revision)
+def test_a_search_that_is_run_is_not_migrated_under(present_revision: str, tmp_path: Path) -> None:
+    repository = Repository.open(present_revision)
     writer = writer_of(repository, who="ada")
     with newer_version(tmp_path):
         for command in (["upgrade"], ["downgrade", "base", "--yes"]):
-            told = refused(first_revision, "database", *command)
+            told = refused(present_revision, "database", *command)
             assert "search first is run by ada@test" in told
             assert "--force" in told
-        assert run(first_revision, "database", "upgrade", "--force").exit_code == 0
-        assert run(first_revision, "database", "downgrade", "0001", "--yes", "--force").exit_code == 0
+        assert run(present_revision, "database", "upgrade", "--force").exit_code == 0
+        assert run(present_revision, "database", "downgrade", "0002", "--yes", "--force").exit_code == 0
         writer.release()
-        assert run(first_revision, "database", "upgrade").exit_code == 0
+        assert run(present_revision, "database", "upgrade").exit_code == 0
     repository.close()
 
 
@@ -312,7 +331,7 @@ def test_a_long_statement_of_a_script_is_waited_for(
 ) -> None:
     Repository.open(postgres_url).close()
     monkeypatch.setattr(postgres, "SILENT_SECONDS", 0.5)
-    script = SECOND.replace("UPDATE search SET note = 'about ' || name", "SELECT pg_sleep(2)")
+    script = LATER.replace("UPDATE search SET note = 'about ' || name", "SELECT pg_sleep(2)")
     with newer_version(tmp_path, script):
         assert run(postgres_url, "database", "upgrade").exit_code == 0
 
@@ -320,6 +339,6 @@ def test_a_long_statement_of_a_script_is_waited_for(
 def test_a_database_without_tables_has_nothing_to_go_back_to(database_url: str) -> None:
     assert "revision  none" in run(database_url, "database", "status").output
     assert "has no tables" in refused(database_url, "database", "downgrade", "base", "--yes")
-    assert "none -> 0001" in run(database_url, "database", "upgrade").output
-    assert "revision 0001 already" in run(database_url, "database", "downgrade", "0001").output, "nobody is asked"
+    assert "none -> 0002" in run(database_url, "database", "upgrade").output
+    assert "revision 0002 already" in run(database_url, "database", "downgrade", "0002").output, "nobody is asked"
     assert run(database_url, "database", "status").exit_code == 0
