@@ -15,13 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from mixrec_automl.cluster.executor import (
     EpochEnded,
     Event,
     Executor,
     ExecutorDied,
+    MachinesChanged,
     SlotsWaiting,
     TrialBegan,
     TrialCompleted,
@@ -32,11 +32,13 @@ from mixrec_automl.cluster.executor import (
 from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
+from mixrec_automl.cluster_share import ClusterShare
 from mixrec_automl.patience import Patience
 from mixrec_automl.recorded_trials import RecordedTrials
 from mixrec_automl.search.proposer import Proposal, Proposer, SpaceExhausted
 from mixrec_automl.search.pruning import reason_to_prune
 from mixrec_automl.search_config import BudgetConfig
+from mixrec_automl.search_listener import SearchListener
 from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
@@ -50,28 +52,6 @@ PROPOSAL_SECONDS = 10.0
 """How long it waits for a proposal: a thread in the midst of linear algebra cannot be left to the interpreter's end."""
 LEAST_ENDED = 4
 """Ended trials before the share of failures says anything."""
-
-
-class SearchListener(Protocol):
-    """Watches a search; called from the loop's thread, so an implementation returns quickly."""
-
-    def proposing(self) -> None:
-        """The next design has been asked for."""
-
-    def proposed(self, proposal: Proposal) -> None:
-        """It is there; its trials are recorded next."""
-
-    def trial_changed(self, trial: Trial) -> None:
-        """A trial is new or in another state."""
-
-    def epoch_ended(self, event: EpochEnded) -> None:
-        """A running trial has finished an epoch."""
-
-    def notice(self, text: str | None) -> None:
-        """What the search is waiting for, in words; None: for nothing any more."""
-
-    def stopping(self) -> None:
-        """No trial is started any more; those that run are asked to end."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +71,8 @@ class SearchParts:
     listener: SearchListener
     wake: Callable[[], None]
     """Called after each write: there is something new to show elsewhere."""
+    share: ClusterShare | None = None
+    """Of a cluster that other searches use as well; None: all slots are this search's own"""
 
 
 def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event) -> Search:
@@ -137,7 +119,7 @@ class _Loop:
     def __init__(
         self, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event
     ) -> None:
-        self._budget, self._slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
+        self._budget, self._most_slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
         self._listener = parts.listener
         self._patiently = Patience(stop, parts.listener.notice)
         self._trials = RecordedTrials(parts.writer, parts.trials, parts.observations, self._patiently, self._announce)
@@ -147,8 +129,12 @@ class _Loop:
         self._exhausted = False
         self._asked_after, self._to_wait_after = 0, -1
         """How many trials of this run had ended when a proposal was asked for, and when there was none yet"""
+        self._must_wait = False
+        """Whether the last proposal was none: the next designs hang on the results of what is under way"""
         self._given_up: dict[int, str] = {}
         """Running trials that were told to end early, with the reason"""
+        self._yielding: set[int] = set()
+        """Running trials that were told to end because their slot is another search's now"""
         self._ended = self._failed = 0
         """Of this run, so that a search can be resumed once the cause of its failures is mended."""
         self._last_error = ""
@@ -163,6 +149,7 @@ class _Loop:
                 self._wind_down()
                 return SearchState.FAILED, reason
             self._take_proposal()
+            self._keep_to_share()
             self._start_waiting()
             self._ask_for_design()
             if not self._waiting and not self._running and self._proposal is None:
@@ -206,6 +193,30 @@ class _Loop:
         is_idle = self._is_proposing and len(self._running) < self._slots
         return POLL_SECONDS_WHEN_IDLE if is_idle else POLL_SECONDS
 
+    # Slots
+
+    @property
+    def _slots(self) -> int:
+        """That it may use now"""
+        return self._most_slots if self._parts.share is None else self._parts.share.slots
+
+    @property
+    def _slots_wanted(self) -> int:
+        to_come = 0 if self._must_wait or self._exhausted else self._budget.trials - len(self._trials)
+        return min(self._most_slots, len(self._waiting) + len(self._running) + to_come)
+
+    def _keep_to_share(self) -> None:
+        """Bring slots up and give them back as other searches of the cluster come and go."""
+        share = self._parts.share
+        if share is None or not share.look(self._slots_wanted):
+            return
+        self._executor.use(share.slots)
+        self._listener.sharing(share.note)
+        staying = [trial for trial in self._running if trial.number not in {*self._given_up, *self._yielding}]
+        for trial in staying[share.slots :]:  # the newest; each goes on after its epoch, as soon as there is a slot
+            self._yielding.add(trial.number)
+            self._executor.end_early(trial.number, trial.attempt)
+
     # Proposals
 
     def _ask_for_design(self) -> None:
@@ -218,7 +229,7 @@ class _Loop:
             return
         if self._ended == self._to_wait_after:
             return
-        if self._waiting or (self._slots == 1 and self._running):
+        if self._waiting or (self._slots <= 1 and self._running):
             return
         self._listener.proposing()
         self._asked_after = self._ended
@@ -234,6 +245,7 @@ class _Loop:
         except SpaceExhausted:
             self._exhausted = True
             return
+        self._must_wait = proposal is None
         if proposal is None:
             self._to_wait_after = self._asked_after
             return
@@ -267,6 +279,10 @@ class _Loop:
         if isinstance(event, SlotsWaiting):
             self._listener.notice(event.why)
             return
+        if isinstance(event, MachinesChanged):
+            if self._parts.share is not None:
+                self._parts.share.machines = event.machines
+            return
         if event is None or not self._trials.is_running(event.number, event.attempt):
             return
         if isinstance(event, EpochEnded):
@@ -278,6 +294,7 @@ class _Loop:
             return
         if isinstance(event, TrialBegan):
             return
+        self._yielding.discard(event.number)
         reason = self._given_up.pop(event.number, None)
         if isinstance(event, TrialCompleted):  # also one that was told to end and was done before it heard
             self._trials.complete(event)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+OWNER = "MIXREC_OWNER"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class Holder:
 def this_process() -> Holder:
     """A new identity of the calling process."""
     pid = os.getpid()
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's numeric user without a name
-        user = str(os.getuid())
     where = f"{_machine()} {pid} {_start_of(pid) or '?'}"
-    return Holder(f"{user}@{socket.gethostname()}, process {pid}", f"{where} {secrets.token_hex(8)}")
+    return Holder(f"{_user()}@{socket.gethostname()}, process {pid}", f"{where} {secrets.token_hex(8)}")
+
+
+def owner() -> str:
+    """Whose a search is that this process starts: `$MIXREC_OWNER`, else the user of the operating system.
+
+    `submit` sets that variable for the cluster, where all searches run as one user. It is a name, and proves nothing.
+    """
+    return os.environ.get(OWNER) or _user()
 
 
 def is_dead(process: str) -> bool:
@@ -46,6 +51,13 @@ def is_dead(process: str) -> bool:
     if machine != _machine() or start == "?":
         return False
     return _start_of(int(pid)) != start and not _is_hidden(int(pid))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's numeric user without a name
+        return str(os.getuid())
 
 
 def _is_hidden(pid: int) -> bool:

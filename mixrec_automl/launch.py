@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -11,9 +12,10 @@ from types import MappingProxyType
 from rich.console import Console
 
 from mixrec_automl import paths
-from mixrec_automl.cluster.ray_session import check_one_machine, check_resources, ray_session
+from mixrec_automl.cluster.ray_session import check_one_machine, check_resources, cluster_name, ray_session
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import Training
+from mixrec_automl.cluster_share import ClusterShare, slots_per_user
 from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.lease import acquire, heartbeat
@@ -59,21 +61,27 @@ def launch(
             over, or the database is away when the search is to end.
         KeyboardInterrupt: a second signal came.
     """
-    folder = paths.runs_folder() / name
+    folder, quota = paths.runs_folder() / name, slots_per_user()
     with ray_session() as scratch, stop_on_signals() as stop:
-        check_resources(config.cluster)
+        cluster = cluster_name() if scratch is None else None
+        # On a cluster that is shared `slots` is the most that it may use: one is enough to begin.
+        check_resources(config.cluster if cluster is None else replace(config.cluster, slots=1))
         if repository.serves_one_machine:
             check_one_machine("SQLite serves one machine alone: name a PostgreSQL database in MIXREC_DATABASE_URL")
         _check_writable(folder)
         record()
-        writer = acquire(repository, name, waiting=partial(tell_of_holder, console))
+        writer = acquire(repository, name, cluster=cluster, waiting=partial(tell_of_holder, console))
         known, seen = repository.trials(name), repository.observations(name)
         budget, epochs = config.search.trials, config.training.epochs
         progress = SearchProgress(name, budget, epochs, known, seen, epochs_by_variant=epochs_by_variant)
         view = view_of(progress, console)
         projector = Projector(repository, name, paths.tracking_uri(), folder / "mlflow", writer.holds_lease)
-        make_executor = partial(SlotExecutor, training, config.cluster, (scratch or folder) / "train")
-        parts = SearchParts(writer, known, seen, epochs, proposer, make_executor, view, projector.wake)
+        share = None
+        if cluster is not None:
+            share = ClusterShare(writer, config.cluster.slots, partial(repository.searches_on, cluster), quota)
+        book = (scratch or folder) / "train"
+        make_executor = partial(SlotExecutor, training, config.cluster, book, is_shared=share is not None)
+        parts = SearchParts(writer, known, seen, epochs, proposer, make_executor, view, projector.wake, share)
         projector.start()
         try:
             with heartbeat(writer, stop), view.showing():

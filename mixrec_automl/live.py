@@ -41,6 +41,7 @@ class LiveTable:
         self._proposing_since: float | None = None
         self._is_stopping = False
         self._notice: str | None = None
+        self._sharing: str | None = None
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -74,14 +75,18 @@ class LiveTable:
         with self._lock:
             self._notice = text
 
+    def sharing(self, text: str | None) -> None:
+        with self._lock:
+            self._sharing = text
+
     def stopping(self) -> None:
         with self._lock:
             self._proposing_since, self._is_stopping = None, True
 
     def render(self) -> RenderableType:
         with self._lock:
-            notice = [Text(self._notice, style="yellow")] if self._notice else []
-            return Group(self._table(), self._bar(), self._status(), *notice)
+            notices = [Text(text, style="yellow") for text in (self._sharing, self._notice) if text]
+            return Group(self._table(), self._bar(), self._status(), *notices)
 
     def _table(self) -> Table:
         progress, width = self._progress, self._console.width
@@ -141,6 +146,7 @@ class PlainLines:
     def __init__(self, progress: SearchProgress, console: Console) -> None:
         self._progress, self._console = progress, console
         self._notice: str | None = None
+        self._sharing: str | None = None
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -155,6 +161,11 @@ class PlainLines:
         if text != self._notice:
             self._print(text or "that is over, the search goes on")
         self._notice = text
+
+    def sharing(self, text: str | None) -> None:
+        if text != self._sharing:
+            self._print(text or "all slots that it can use are its own again")
+        self._sharing = text
 
     def stopping(self) -> None:
         self._print(STOPPING)

@@ -120,7 +120,7 @@ class ClusterConfig:
     """What the search asks of the machines."""
 
     slots: PositiveInt = 1
-    """Trials that train at the same time."""
+    """Trials that train at the same time; at most, on a Ray cluster that several searches share."""
     workers_per_trial: PositiveInt = 1
     """Data-parallel processes of one trial; the global batch is split among them."""
     fewest_workers: PositiveInt | None = None
@@ -133,6 +133,9 @@ class ClusterConfig:
     """Give each worker of a trial a part of every frozen layer (FSDP2), for a backbone that does not fit one GPU."""
     trials_per_process: PositiveInt = 50
     """Trials that a process trains before another takes its place, so that no leak lasts; 1: each gets its own."""
+    priority: int = 0
+    """Among searches that share a Ray cluster: one of a higher priority is served first, those of the same share
+    alike."""
 
     @model_validator(mode="after")
     def _workers_that_can_talk(self) -> ClusterConfig:

@@ -28,6 +28,8 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "name": search.name,
         "state": search.state,
+        "owner": search.owner,
+        "priority": search.priority,
         "data": search.config.get("data", {}).get("name"),
         "trials_planned": search.config.get("search", {}).get("trials"),
         "trials_ended": sum(trial.state.is_final for trial in trials),
@@ -42,6 +44,9 @@ def search_summary(search: Search, trials: Sequence[Trial]) -> dict[str, Any]:
         "updated_at": _time(search.updated_at),
         "error": search.error,
         "controller": search.controller,
+        "slots_wanted": search.slots_wanted,
+        "slots_allotted": search.slots_allotted,
+        "slots_note": search.slots_note,
     }
 
 

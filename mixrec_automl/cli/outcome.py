@@ -29,6 +29,14 @@ def told_if_interrupted(console: Console) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+def exit_unless_completed(ended: Search) -> None:
+    """Raises typer.Exit for one that did not complete."""
+    from mixrec_automl.store.records import SearchState
+
+    if ended.state is not SearchState.COMPLETED:
+        raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+
+
 def require_completed(ended: Search, console: Console) -> None:
     """Raises typer.Exit for one that did not complete, and says what to do."""
     from mixrec_automl.store.records import SearchState
@@ -38,4 +46,4 @@ def require_completed(ended: Search, console: Console) -> None:
     if ended.error:
         console.print(f"error: {ended.error}", highlight=False, markup=False, style="red")
     console.print(f"{ended.name} is {ended.state}: {AGAIN}", highlight=False)
-    raise typer.Exit(EXIT_INTERRUPTED if ended.state is SearchState.STOPPED else EXIT_FAILED)
+    exit_unless_completed(ended)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixrec_automl import paths
-from mixrec_automl.cli.outcome import EXIT_FAILED, EXIT_INTERRUPTED
+from mixrec_automl.cli.outcome import EXIT_INTERRUPTED, exit_unless_completed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +39,7 @@ def search(config: Annotated[Path, CONFIG], overrides: Overrides = None, name: N
     """Search an architecture, here or on the Ray cluster that RAY_ADDRESS names. Ctrl-C stops it cleanly."""
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.config import load_config
+    from mixrec_automl.holder import owner
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.warm_start import warm_start_of
     from trainers.errors import UserError
@@ -65,7 +66,8 @@ def search(config: Annotated[Path, CONFIG], overrides: Overrides = None, name: N
 
         def record() -> None:
             basis = prepared.basis
-            repository.create_search(chosen, loaded.as_dict(), basis.fingerprint, basis.floors, warm_start)
+            stored = loaded.as_dict()
+            repository.create_search(chosen, stored, basis.fingerprint, basis.floors, warm_start, owner())
 
         return launch(chosen, loaded, prepared.training, proposer, repository, console, record=record)
 
@@ -118,7 +120,7 @@ def resume(
 def run_and_close(name: str, run: Callable[[], Search], repository: Repository, console: Console) -> None:
     """Run, then print what came of it; the exit code tells how it ended, not how well the designs did."""
     from mixrec_automl.cli.show import print_next_steps, print_search
-    from mixrec_automl.store.records import SearchState, last_epochs
+    from mixrec_automl.store.records import last_epochs
 
     try:
         run()
@@ -129,5 +131,4 @@ def run_and_close(name: str, run: Callable[[], Search], repository: Repository, 
     search, trials = repository.search(name), repository.trials(name)  # MLflow has caught up since it ended
     print_search(console, search, trials, last_epochs(repository.observations(name)))
     print_next_steps(console, search, trials)
-    if search.state is not SearchState.COMPLETED:
-        raise typer.Exit(EXIT_INTERRUPTED if search.state is SearchState.STOPPED else EXIT_FAILED)
+    exit_unless_completed(search)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mixrec_automl.cli.as_json import search_summary
-from mixrec_automl.cli.tables import make_console, score, state_text, when
+from mixrec_automl.cli.tables import make_console, plain, score, state_text, when
 from mixrec_automl.store.records import best_trial
 
 EXAMPLE = "Example: mixrec-automl searches --json"
@@ -27,11 +27,15 @@ def searches(as_json: Annotated[bool, typer.Option("--json", help="Print JSON in
     if not found:
         typer.echo("no searches yet: start one with `mixrec-automl search configs/ml-100k.yaml`")
         return
-    table = Table("name", "state", "data", "trials", "failed", "best MRR", "best design", "created")
+    table = Table(
+        "name", "owner", "priority", "state", "data", "trials", "failed", "best MRR", "best design", "created"
+    )
     for search, trials in found:
         best, summary = best_trial(trials), search_summary(search, trials)
         table.add_row(
             search.name,
+            plain(search.owner or ""),
+            str(search.priority),
             state_text(search.state),
             summary["data"],
             f"{summary['trials_ended']}/{summary['trials_planned'] or '?'}",

@@ -90,6 +90,8 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
     if search.state is SearchState.RUNNING:
         run_by = f"run by {search.controller}" if search.controller else "[yellow]no process runs it any more[/]"
         console.print(run_by, highlight=False)
+        if search.slots_note:
+            console.print(search.slots_note, highlight=False, markup=False, soft_wrap=True, style="yellow")
     if search.error:
         console.print(f"[red]error:[/] {escape(search.error)}", highlight=False)
     if trials:

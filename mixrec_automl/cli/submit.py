@@ -45,6 +45,7 @@ def submit(
 
     from mixrec_automl import paths
     from mixrec_automl.config import load_config
+    from mixrec_automl.holder import OWNER, owner
     from trainers.errors import UserError
 
     if (config is None) == (resume is None) or (resume and (overrides or name)):
@@ -70,7 +71,7 @@ def submit(
             f"`mixrec-automl submit --resume {search}` goes on with it; or choose another --name"
         )
     else:
-        job = jobs.submit(search, command, files)
+        job = jobs.submit(search, command, files, {OWNER: owner()})
         typer.echo(f"{search} is submitted: job {job.identifier}")
     if follow:
         _follow(jobs, job, search)

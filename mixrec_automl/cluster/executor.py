@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mixrec_automl.cluster.training import TrialTask
+from mixrec_automl.fair_share import Machine
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,15 @@ class SlotsWaiting:
     """None: all can again"""
 
 
+@dataclass(frozen=True)
+class MachinesChanged:
+    """What a cluster that several searches share has to offer; of no single trial. Comes first, and with each change"""
+
+    machines: tuple[Machine, ...]
+
+
 TrialEnded = TrialCompleted | TrialFailed | TrialStopped | TrialLost
-Event = TrialBegan | EpochEnded | TrialEnded | SlotsWaiting
+Event = TrialBegan | EpochEnded | TrialEnded | SlotsWaiting | MachinesChanged
 
 
 class ExecutorDied(RuntimeError):  # noqa: N818 - an end, as SpaceExhausted
@@ -101,6 +109,10 @@ class Executor(Protocol):
 
         The events of a trial come in order and exactly one `TrialEnded` ends them; one that never began has no other.
         """
+
+    def use(self, slots: int) -> None:
+        """Keep at most so many slots up from now on, of those there are; one that trains is given back once its trial
+        has ended."""
 
     def end_early(self, number: int, attempt: int) -> None:
         """Ask an attempt to end after the epoch it is in. `TrialStopped` follows, unless it ends in another way first;

@@ -41,6 +41,9 @@ class InProcessExecutor:
         except queue.Empty:
             return None
 
+    def use(self, slots: int) -> None:
+        """Nothing: a thread waits for no slot and keeps none."""
+
     def end_early(self, number: int, attempt: int) -> None:
         with self._lock:
             if (number, attempt) in self._threads:

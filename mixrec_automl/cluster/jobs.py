@@ -71,9 +71,11 @@ class Jobs:
         jobs = self._of(search)
         return jobs[max(jobs)] if jobs else None
 
-    def submit(self, search: str, command: Sequence[str], files: Mapping[str, str]) -> Job:
-        """Run `command` beside `files` (text by name) as the next job of `search`, away from the head where there is
-        another node.
+    def submit(
+        self, search: str, command: Sequence[str], files: Mapping[str, str], variables: Mapping[str, str]
+    ) -> Job:
+        """Run `command` beside `files` (text by name) and with `variables` in its environment as the next job of
+        `search`, away from the head where there is another node.
 
         If two processes submit the same search at once, one job comes of it.
         """
@@ -88,7 +90,7 @@ class Jobs:
                 self._client.submit_job(
                     entrypoint=shlex.join(command),
                     submission_id=identifier,
-                    runtime_env={"working_dir": folder} if files else {},
+                    runtime_env={"env_vars": dict(variables)} | ({"working_dir": folder} if files else {}),
                     entrypoint_label_selector=selector,
                 )
             except _TROUBLES as error:

@@ -12,6 +12,7 @@ from mixrec_automl.cluster.executor import (
     Event,
     Executor,
     ExecutorDied,
+    MachinesChanged,
     SlotsWaiting,
     TrialBegan,
     TrialEnded,
@@ -38,6 +39,7 @@ class LastingExecutor:
         """Attempt of each trial that has been submitted and has not ended"""
         self._lost: deque[TrialLost] = deque()
         self._deaths = 0
+        self._slots: int | None = None
         self._is_stopping = False
 
     def submit(self, trial: TrialTask) -> None:
@@ -56,11 +58,16 @@ class LastingExecutor:
                 self._deaths = 0 if event is not None else self._deaths
         if event is None:  # nothing waits to be read, so whoever has not reported hangs
             self._end_hanging()
-        elif not isinstance(event, SlotsWaiting) and self._running.get(event.number) == event.attempt:
+        elif not isinstance(event, SlotsWaiting | MachinesChanged) and self._running.get(event.number) == event.attempt:
             if isinstance(event, TrialLost):
                 event = replace(event, has_begun=self._watchdog.has_begun(event.number))
             self._watch(event)
         return event
+
+    def use(self, slots: int) -> None:
+        self._slots = slots
+        with self._replacing():
+            self._executor.use(slots)
 
     def end_early(self, number: int, attempt: int) -> None:
         with self._replacing():
@@ -105,5 +112,7 @@ class LastingExecutor:
                 raise
             self._lost = deque(TrialLost(number, attempt, str(died)) for number, attempt in self._running.items())
             self._executor = self._make()
+            if self._slots is not None:
+                self._executor.use(self._slots)
             if self._is_stopping:
                 self._executor.stop()

@@ -6,6 +6,7 @@ trial that was put in. Nothing here is truth: that is the database's.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from mixrec_automl.cluster.executor import (
     EpochEnded,
     Event,
+    MachinesChanged,
     SlotsWaiting,
     TrialBegan,
     TrialEnded,
@@ -57,7 +59,7 @@ class _Group:
     """Whether the group knows of the trial that it holds, rather than having died before it heard"""
     held_since: float = 0.0
     is_given_up: bool = False
-    """Its workers are about to be killed: nothing is handed to them any more"""
+    """Its workers are about to be killed, or leave: nothing is handed to them any more"""
     is_cancelled: bool = False
     """The trial that it holds is to end with it"""
     is_ending: bool = False
@@ -74,6 +76,7 @@ class Mailbox:
         self._waiting: deque[TrialTask] = deque()
         self._groups: dict[str, _Group] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._slots = math.inf
         self._is_stopping = False
 
     # The controller's side
@@ -92,6 +95,12 @@ class Mailbox:
             return self._events.get(timeout=timeout)
         except queue.Empty:
             return None
+
+    def use(self, slots: int) -> None:
+        """Keep at most so many groups: those beyond leave once they hold no trial. No limit before the first call."""
+        with self._changed:
+            self._slots = slots
+            self._changed.notify_all()
 
     def end_early(self, number: int, attempt: int) -> None:
         """Answer the next epoch of the attempt with "stop"; where no slot has taken it, it ends now."""
@@ -140,8 +149,9 @@ class Mailbox:
     # The workers' side
 
     def expect(self, group: str) -> None:
-        """The workers of `group` are about to come up."""
+        """The workers of `group` are about to come up; waits until there may be one more, or none any more."""
         with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping or len(self._groups) < self._slots)
             self._groups[group] = _Group()
 
     def join(self, group: str, worker: WorkerProcess) -> bool:
@@ -165,7 +175,10 @@ class Mailbox:
                     return mine.taken[position]
                 if self._is_stopping:
                     return None
-                if rank == 0 and mine.holds is None and self._waiting:
+                if rank == 0 and mine.holds is None and self._up > self._slots:
+                    mine.is_given_up = True
+                    self._changed.notify_all()
+                elif rank == 0 and mine.holds is None and self._waiting:
                     mine.holds, mine.has_begun, mine.is_ending = self._waiting.popleft(), False, False
                     mine.held_since = time.monotonic()
                     mine.taken.append(mine.holds)
@@ -194,7 +207,7 @@ class Mailbox:
                     deaf += group.workers
         return deaf
 
-    def tell(self, event: SlotsWaiting) -> None:
+    def tell(self, event: SlotsWaiting | MachinesChanged) -> None:
         """Pass on what concerns no single trial."""
         self._events.put(event)
 
@@ -237,6 +250,12 @@ class Mailbox:
                 self._waiting.appendleft(gone.holds)
             self._changed.notify_all()
             return bool(gone.workers)
+
+    @property
+    def _up(self) -> int:
+        """Groups that have come up and are not about to end. Those that come up still hold nothing, and are not sent
+        away: they leave as they arrive."""
+        return sum(bool(group.workers) and not group.is_given_up for group in self._groups.values())
 
     def _held(self, group: str, event: EpochEnded | TrialEnded) -> _Group | None:
         held = self._groups.get(group)

@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 
 from mixrec_automl.cluster.ray_folder import ray_folder
+from mixrec_automl.fair_share import Machine
 from mixrec_automl.search_config import ClusterConfig
 from trainers.errors import UserError
 
@@ -103,6 +104,17 @@ def room(cpus: float, gpus: float) -> int:
     """How many processes with `cpus` (above 0) and `gpus` each the nodes could hold, were they idle."""
     needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
     return sum(min(math.floor(node.get(name, 0) / amount) for name, amount in needed.items()) for node in _resources())
+
+
+def machines() -> tuple[Machine, ...]:
+    """What each node offers, used or not; in an order that is the same for all who ask."""
+    found = (Machine(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in _resources())
+    return tuple(sorted(found, key=lambda machine: (machine.cpus, machine.gpus)))
+
+
+def cluster_name() -> str:
+    """Of the Ray cluster that this process is connected to: the same for all who are, and no other cluster's."""
+    return str(ray.get_runtime_context().get_session_name())
 
 
 def _resources() -> list[dict[str, float]]:

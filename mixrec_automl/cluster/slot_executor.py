@@ -34,7 +34,8 @@ PATIENCE = 60.0
 
 
 class SlotExecutor:
-    """An `Executor` on the Ray cluster that this process is connected to. The slots come up at once, empty.
+    """An `Executor` on the Ray cluster that this process is connected to. The slots come up at once, empty; none does
+    before `use` where the cluster is shared.
 
     A process has one at a time, for what one leaves reserved the next one sets free.
 
@@ -42,12 +43,13 @@ class SlotExecutor:
         training: what a worker runs.
         cluster: slots, processes of a trial, and cores and GPUs of each.
         folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
+        is_shared: whether other searches use the cluster as well; `MachinesChanged` then tells what it has to offer.
 
     Raises:
         ExecutorDied: Ray itself is gone.
     """
 
-    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
+    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path, *, is_shared: bool = False) -> None:
         if not any(node["Alive"] for node in ray.nodes()):
             raise ExecutorDied("no machine of the Ray cluster is there any more")
         give_back(all_of_this_job())
@@ -56,7 +58,7 @@ class SlotExecutor:
         # Beside the controller, without whom it is of no use: the death of another node costs that node's trials alone.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}, scheduling_strategy=here)
-        self._runner = runner.remote(training, cluster, folder)
+        self._runner = runner.remote(training, cluster, folder, is_shared)
 
     def submit(self, trial: TrialTask) -> None:
         with _death_noticed():
@@ -69,6 +71,10 @@ class SlotExecutor:
             raise ExecutorDied(trouble)
         found: Event | None = event
         return found
+
+    def use(self, slots: int) -> None:
+        with _death_noticed():
+            ray.get(self._runner.use.remote(slots), timeout=PATIENCE)
 
     def end_early(self, number: int, attempt: int) -> None:
         with _death_noticed():

@@ -24,11 +24,13 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, SlotsWaiting, TrialEnded
+from mixrec_automl.cluster.executor import EpochEnded, Event, MachinesChanged, SlotsWaiting, TrialEnded
 from mixrec_automl.cluster.mailbox import Mailbox, WorkerProcess
+from mixrec_automl.cluster.ray_session import machines
 from mixrec_automl.cluster.reservations import all_of_this_job, give_back
 from mixrec_automl.cluster.slot_worker import SlotJob, WorkerError, work
 from mixrec_automl.cluster.training import Training, TrialTask
+from mixrec_automl.fair_share import Machine
 from mixrec_automl.search_config import ClusterConfig
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -63,15 +65,19 @@ class _Slot:
 class SlotRunner:
     """An actor; see `SlotExecutor`."""
 
-    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path) -> None:
+    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path, is_shared: bool = False) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
         self._mailbox = Mailbox()
+        self._is_shared = is_shared
+        self._machines: tuple[Machine, ...] = ()
+        """As last told"""
         self._slots = [_Slot(index) for index in range(cluster.slots)]
         self._lock = threading.Lock()
         """Of the slots and of what Ray keeps for them"""
         self._is_some_lost = False
         """Whether a group that never came up has left something reserved"""
         self._told: str | None = None
+        self.use(0 if is_shared else cluster.slots)
         self._me = ray.get_runtime_context().current_actor
         for slot in self._slots:
             threading.Thread(target=self._keep_up, args=(slot,), name=f"slot-{slot.index}", daemon=True).start()
@@ -85,6 +91,12 @@ class SlotRunner:
     def next_event(self, timeout: float) -> tuple[Event | None, str | None]:
         """The oldest event, waiting up to `timeout` seconds, and why no slot can work any more, where that is so."""
         return self._mailbox.next_event(timeout), self._why_none_works()
+
+    def use(self, slots: int) -> None:
+        with self._lock:
+            self._wanted = slots
+        self._mailbox.use(slots)
+        self._tell_of_trouble()
 
     def end_early(self, number: int, attempt: int) -> None:
         self._mailbox.end_early(number, attempt)
@@ -127,9 +139,11 @@ class SlotRunner:
     def _keep_up(self, slot: _Slot) -> None:
         """One group after another, until the search stops."""
         wait = FIRST_WAIT
-        while not self._mailbox.is_stopping:
+        while True:
             group = f"slot-{slot.index}-{secrets.token_hex(4)}"
             self._mailbox.expect(group)
+            if self._mailbox.is_stopping:
+                return
             error: Exception | None = None
             try:
                 self._start(slot, group)
@@ -180,7 +194,9 @@ class SlotRunner:
         """Pass on, once, that slots are waited for, or that all are up again."""
         with self._lock:
             troubles = [slot.trouble for slot in self._slots if slot.trouble is not None]
-            why = f"{len(troubles)} of {len(self._slots)} slots wait: {_last_line(troubles[0])}" if troubles else None
+            up = sum(slot.reservation is not None for slot in self._slots)
+            waiting = min(len(troubles), self._wanted - up)  # others were given up and are missed by nobody
+            why = f"{waiting} of {self._wanted} slots wait: {_last_line(troubles[0])}" if waiting > 0 else None
             if why == self._told:
                 return
             self._told = why
@@ -189,8 +205,13 @@ class SlotRunner:
     # One more thread runs
 
     def _watch(self) -> None:
-        """End groups that stand still where neither Ray nor the controller would notice."""
+        """Tell what a shared cluster has, and end groups that stand still where neither Ray nor the controller would
+        notice."""
         while not self._mailbox.is_stopping:
+            with contextlib.suppress(Exception):  # Ray's head may be away
+                if self._is_shared and self._machines != (found := machines()):
+                    self._machines = found
+                    self._mailbox.tell(MachinesChanged(found))
             self._mailbox.wait_for_stop(WATCH_SECONDS)
             with contextlib.suppress(Exception):  # tried again in a moment
                 for worker in self._mailbox.give_up_deaf(BEGIN_SECONDS):

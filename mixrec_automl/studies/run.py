@@ -13,6 +13,7 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.baseline_training import BaselineTraining
 from mixrec_automl.cluster.study_training import StudyTraining, VariantTraining
 from mixrec_automl.cluster.training import Training
+from mixrec_automl.holder import owner
 from mixrec_automl.launch import launch
 from mixrec_automl.preparation import Basis, prepare, prepare_model, prepare_without_backbone
 from mixrec_automl.search.proposer import Proposer
@@ -141,7 +142,7 @@ def run_recorded(
     if name not in {known.name for known in repository.searches()}:
 
         def record() -> None:
-            repository.create_search(name, stored, basis.fingerprint, basis.floors, warm_start)
+            repository.create_search(name, stored, basis.fingerprint, basis.floors, warm_start, owner())
 
         return launch(
             name,

@@ -80,7 +80,7 @@ def test_a_node_dies_in_the_middle_of_an_epoch(stage: Stage, cluster: RayCluster
         with recoveries.timed("node killed, one is spare", "its trial has finished another epoch there"):
             first = stage.wait_for_attempt(2)
         cluster.workers_with(WORKER)[0].kill()
-        controller.wait_for("1 of 2 slots wait", 120)
+        controller.wait_for("1 of 2 slots: the cluster has room for no more", 120)
         cluster.start_worker(1)
         with recoveries.timed("node killed, none is spare", "after another joined, two slots work again"):
             while len(cluster.workers_with(WORKER)) < 2:

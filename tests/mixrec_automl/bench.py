@@ -26,6 +26,7 @@ class Watching:
     changes: list[tuple[int, TrialState]] = field(default_factory=list)
     epochs: list[EpochEnded] = field(default_factory=list)
     notices: list[str | None] = field(default_factory=list)
+    shares: list[str | None] = field(default_factory=list)
     on_trial: Callable[[Trial], None] = lambda _: None
 
     def proposing(self) -> None: ...
@@ -36,6 +37,9 @@ class Watching:
 
     def notice(self, text: str | None) -> None:
         self.notices.append(text)
+
+    def sharing(self, text: str | None) -> None:
+        self.shares.append(text)
 
     def trial_changed(self, trial: Trial) -> None:
         self.changes.append((trial.number, trial.state))

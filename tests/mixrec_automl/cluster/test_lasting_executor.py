@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from mixrec_automl.cluster.executor import EpochEnded, Event, ExecutorDied, TrialBegan, TrialCompleted, TrialLost
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    ExecutorDied,
+    MachinesChanged,
+    TrialBegan,
+    TrialCompleted,
+    TrialLost,
+)
 from mixrec_automl.cluster.lasting_executor import MOST_DEATHS, LastingExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import CANCEL_SECONDS, FIRST_SECONDS, LEAST_SECONDS, Watchdog
+from mixrec_automl.fair_share import Machine
 from tests.mixrec_automl.cluster.trainings import task
 
 
@@ -29,6 +38,7 @@ class Scripted:
         self.submitted: list[tuple[int, int]] = []
         self.cancelled: list[tuple[int, int]] = []
         self.told_to_end: list[tuple[int, int]] = []
+        self.slots: int | None = None
         self.is_stopped = self.is_closed = False
         self.is_alive = True
 
@@ -42,6 +52,9 @@ class Scripted:
         if event is None:
             raise ExecutorDied("gone")
         return event
+
+    def use(self, slots: int) -> None:
+        self.slots = slots
 
     def end_early(self, number: int, attempt: int) -> None:
         if not self.is_alive:
@@ -188,6 +201,20 @@ def test_the_trials_of_a_dead_executor_are_lost_and_its_successor_is_told_to_sto
     assert world.after(100) is None
     world.lasting.close()
     assert world.made[1].is_closed
+
+
+def test_a_successor_keeps_as_many_slots_up(tmp_path: Path) -> None:
+    world = World(10.0)
+    world.lasting.use(2)
+    assert world.made[0].slots == 2
+    world.made[0].events.append(None)
+    world.lasting.submit(task(0, tmp_path))
+    world.after(0)
+    assert world.made[1].slots == 2
+    told = MachinesChanged((Machine(2, 0),))
+    world.made[1].events.append(told)
+    assert world.after(0) == TrialLost(0, 1, "gone", has_begun=False)
+    assert world.after(0) == told
 
 
 def test_a_trial_is_told_to_end_and_lost_where_nobody_hears_it(tmp_path: Path) -> None:

@@ -66,6 +66,59 @@ def test_a_worker_waits_for_a_trial_and_is_told_to_leave() -> None:
     assert taken == [None]
 
 
+def test_groups_beyond_what_may_be_up_leave_once_they_hold_nothing() -> None:
+    mailbox = Mailbox()
+    given(mailbox, 0, "g")
+    come_up(mailbox, "h")
+    mailbox.use(1)
+    assert mailbox.next_trial("h", 0, 0) is None, "the one that trains may stay"
+    mailbox.group_ended("h", "its workers left", has_died=False)
+    mailbox.submit(task(1, HERE))
+    mailbox.post("g", TrialCompleted(0, 1, 0.1, 0.01))
+    assert mailbox.next_trial("g", 0, 1) == task(1, HERE)
+    mailbox.use(0)
+    mailbox.post("g", TrialCompleted(1, 1, 0.1, 0.01))
+    assert mailbox.next_trial("g", 0, 2) is None
+
+
+def test_a_group_that_waits_for_a_trial_leaves_with_all_its_workers() -> None:
+    mailbox, taken = Mailbox(), list[TrialTask | None]()
+    come_up(mailbox, workers=2)
+    waiting = [
+        threading.Thread(target=lambda rank=rank: taken.append(mailbox.next_trial("g", rank, 0))) for rank in (0, 1)
+    ]
+    for one in waiting:
+        one.start()
+    mailbox.use(0)
+    for one in waiting:
+        one.join(5)
+    assert taken == [None, None]
+    mailbox.submit(task(0, HERE))
+    assert mailbox.next_trial("g", 0, 0) is None, "another one takes it"
+
+
+def test_no_group_comes_up_beyond_what_may_be_up() -> None:
+    mailbox, expected = Mailbox(), list[str]()
+
+    def come(group: str) -> None:
+        mailbox.expect(group)
+        expected.append(group)
+
+    mailbox.use(1)
+    come("g")
+    second, third = (threading.Thread(target=come, args=(group,)) for group in "hi")
+    second.start()
+    second.join(0.1)
+    assert expected == ["g"]
+    mailbox.group_ended("g", "it died", has_died=True)
+    second.join(5)
+    assert expected == ["g", "h"]
+    third.start()
+    mailbox.stop()
+    third.join(5)
+    assert expected == ["g", "h", "i"], "whoever waits as the search stops is let go"
+
+
 def test_workers_of_a_group_follow_the_first() -> None:
     mailbox, taken = Mailbox(), list[TrialTask | None]()
     come_up(mailbox, workers=2)
@@ -215,6 +268,8 @@ class Slots(RuleBasedStateMachine):
         """How many trials each group has been handed"""
         self.holds: dict[str, TrialTask] = {}
         self.cancelled: set[str] = set()
+        self.left: set[str] = set()
+        self.may_be_up = 3
         self.told_to_end: set[int] = set()
         self.begun: dict[int, int] = {}
         self.ended: dict[int, int] = {}
@@ -227,7 +282,7 @@ class Slots(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def come_up(self, place: int) -> None:
-        if place not in self.groups:
+        if place not in self.groups and (len(self.groups) < self.may_be_up or self.has_stopped):  # else it would wait
             self.named += 1
             self.groups[place] = f"group-{self.named}"
             self.handed[self.groups[place]] = 0
@@ -238,12 +293,14 @@ class Slots(RuleBasedStateMachine):
         name = self.groups.get(place)
         if name is None or name in self.holds:
             return
-        leaves = self.has_stopped or name in self.cancelled
+        up = [group for group in self.groups.values() if group not in self.cancelled | self.left]
+        leaves = self.has_stopped or name in self.cancelled | self.left or len(up) > self.may_be_up
         if not self.mailbox._waiting and not leaves:
             return  # it would wait
         trial = self.mailbox.next_trial(name, 0, self.handed[name])
         assert (trial is None) == leaves
         if trial is None:
+            self.left.add(name)
             return
         self.handed[name] += 1
         self.holds[name] = trial
@@ -290,6 +347,11 @@ class Slots(RuleBasedStateMachine):
         number = data.draw(st.integers(0, self.submitted - 1))
         self.mailbox.end_early(number, 1)
         self.told_to_end.add(number)
+
+    @rule(slots=st.integers(0, 3))
+    def use(self, slots: int) -> None:
+        self.mailbox.use(slots)
+        self.may_be_up = slots
 
     @rule()
     def stop(self) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from mixrec_automl.cluster import slot_runner
-from mixrec_automl.cluster.executor import Event, SlotsWaiting, TrialBegan, TrialCompleted, TrialLost
+from mixrec_automl.cluster.executor import Event, MachinesChanged, SlotsWaiting, TrialBegan, TrialCompleted, TrialLost
 from mixrec_automl.cluster.mailbox import WorkerProcess
 from mixrec_automl.cluster.slot_runner import SlotRunner
+from mixrec_automl.fair_share import Machine
 from mixrec_automl.search_config import ClusterConfig
 from tests.mixrec_automl.cluster.trainings import Counting, task
 
@@ -185,3 +186,57 @@ def test_a_worker_that_stands_still_with_a_trial_is_killed(world: World, monkeyp
     events = events_until(runner, lambda event: isinstance(event, TrialCompleted))
     assert events == [TrialBegan(0, 1), TrialCompleted(0, 1, 0.1, 0.01)], "nobody lost it"
     runner.stop()
+
+
+def test_slots_of_a_shared_cluster_come_up_when_they_are_told_to_and_give_back_what_they_had(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [Machine(2, 0)]
+    monkeypatch.setattr(slot_runner, "machines", lambda: tuple(machines))
+    is_up = [threading.Event(), threading.Event()]
+
+    def trains_in(place: int) -> Callable[[SlotRunner, str], None]:
+        def fit(runner: SlotRunner, group: str) -> None:
+            world.reserved.add(f"reservation of {group}")
+            is_up[place].set()
+            trains(runner, group)
+
+        return fit
+
+    world.fits = {place: trains_in(place) for place in (0, 1)}
+    runner = SlotRunner(Counting(), ClusterConfig(slots=2), HERE, is_shared=True)
+    assert events_until(runner, lambda event: isinstance(event, MachinesChanged)) == [MachinesChanged((Machine(2, 0),))]
+    assert not any(place.is_set() for place in is_up), "none before it is told to"
+    runner.use(2)
+    assert all(place.wait(10) for place in is_up)
+    runner.use(1)
+    until(lambda: len(world.reserved) == 1)
+    runner.submit(task(0, HERE))
+    assert events_until(runner, lambda event: isinstance(event, TrialCompleted))
+    runner.use(0)
+    until(lambda: not world.reserved)
+    machines.append(Machine(1, 0))
+    told = events_until(runner, lambda event: isinstance(event, MachinesChanged))
+    assert told == [MachinesChanged((Machine(2, 0), Machine(1, 0)))]
+    for place in is_up:
+        place.clear()
+    runner.use(1)
+    until(lambda: any(place.is_set() for place in is_up))
+    runner.stop()
+
+
+def test_a_slot_that_waits_and_is_given_up_is_missed_by_nobody(world: World) -> None:
+    world.fits = {0: does_not_come_up, 1: trains}
+    runner = SlotRunner(Counting(), ClusterConfig(slots=2), HERE)
+    assert events_until(runner, lambda event: isinstance(event, SlotsWaiting))
+    until(lambda: any(slot.reservation for slot in runner._slots))
+    runner.use(1)
+    assert events_until(runner, lambda event: isinstance(event, SlotsWaiting)) == [SlotsWaiting(None)]
+    runner.stop()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
