@@ -25,6 +25,7 @@ from mixrec_automl.cli import (
     study,
     submit,
     ui,
+    watch,
 )
 from mixrec_automl.cli.errors import FriendlyGroup
 from trainers.secrecy import without_secrets
@@ -66,6 +67,7 @@ app.add_typer(baselines.app, name="baselines")
 app.command("searches", epilog=searches.EXAMPLE)(searches.searches)
 app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+app.command("watch", epilog=watch.EXAMPLE)(watch.watch)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
