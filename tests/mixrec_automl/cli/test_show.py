@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
-from tests.mixrec_automl.store.writing import started, writer_of
+from tests.mixrec_automl.store.writing import LONG, started, writer_of
 from tests.ports import free_port
 from trainers.errors import UserError
 
@@ -48,7 +49,7 @@ def repository() -> Repository:
     config = from_dict({"data": {"name": "ml-100k"}, "backbone": {"layers": 2}, "search": {"trials": 5}}, "test")
     repository.create_search("old", config.as_dict(), "aaa")
     floors = {"popularity": 0.02, "popularity_unseen": 0.03}
-    repository.create_search("demo", config.as_dict(), "bbb", floors)
+    repository.create_search("demo", config.as_dict(), "bbb", floors, owner="ada")
     writer = writer_of(repository, "demo", who="ada")
     for number, (bits, mrr) in enumerate((("000-000", 0.04), ("010-111", 0.0523), ("111-111", None))):
         started(writer, number, design=Architecture.parse(bits))
@@ -93,15 +94,24 @@ def test_searches_come_newest_first() -> None:
     listed = json.loads(run("searches", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["demo", "old"]
     assert listed[0] | {"created_at": "", "updated_at": ""} == {
-        "name": "demo", "state": "RUNNING", "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
+        "name": "demo", "state": "RUNNING", "owner": "ada", "priority": 0,
+        "data": "ml-100k", "trials_planned": 5, "trials_ended": 3,
         "trials_failed": 1, "trials_pruned": 0, "best_trial": 1, "best_mrr": 0.0523, "best_mean_mrr": 0.0523,
         "best_architecture": "010-111", "best_settings": {}, "created_at": "", "updated_at": "",
         "error": None, "controller": "ada@test",
+        "slots_wanted": None, "slots_allotted": None, "slots_note": None,
     }  # fmt: skip
     text = run("searches").stdout
     assert text.index("demo") < text.index("old")
+    assert re.search(r"demo +│ ada +│ 0 +│", text), text
     assert "3/5" in text
     assert "0.0523" in text
+
+
+def test_show_says_what_a_search_has_of_a_shared_cluster(repository: Repository) -> None:
+    note = "2 of 4 slots: shares the cluster with [b] (priority 1)"
+    repository.take_lease("demo", "ada@there", "ada", LONG, cluster="c").note_slots(4, 2, note)
+    assert f"run by ada@there\n{note}\n" in run("show", "demo").stdout
 
 
 def test_show_as_json(repository: Repository) -> None:
