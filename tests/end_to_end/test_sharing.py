@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Ray's processes are ended by their group"),
 ]
 
-EPOCHS = {"long": 300, "short": 12}
-TRIALS = {"long": 2, "short": 2}
+EPOCHS = {"long": 500, "short": 40}
+TRIALS = {"long": 2, "short": 3}
 
 
 @pytest.fixture
@@ -74,6 +75,16 @@ def wait_for_running(repository: Repository, name: str, trials: int, seconds: fl
         time.sleep(0.1)
 
 
+@contextmanager
+def running(shell: Shell, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = shell.start(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_second_search_gets_its_share_and_neither_loses_a_trial(
     shell: Shell, cluster: RayCluster, repository: Repository, postgres_url: str
 ) -> None:
@@ -85,16 +96,18 @@ def test_a_second_search_gets_its_share_and_neither_loses_a_trial(
     assert sum(trial.state is TrialState.RUNNING for trial in repository.trials("long")) == 1
 
     shell.environment["MIXREC_DATABASE_URL"] = postgres_url  # all that a client needs to look on
-    assert "1 of 2 slots: shares the cluster with short" in shell.run("show", "long")
-    watching = shell.start("watch", "short")
-    wait_for(watching, "1 of 2 slots: shares the cluster with long")
-    rest = rest_of(watching)
+    with running(shell, "watch", "short") as watching:
+        assert "1 of 2 slots: shares the cluster with short" in shell.run("show", "long")
+        wait_for(watching, "1 of 2 slots: shares the cluster with long")
+        rest = rest_of(watching)
     assert watching.returncode == 0, rest
-    assert "search short: COMPLETED, 2 of 2 trials ended" in rest
+    assert "search short: COMPLETED, 3 of 3 trials ended" in rest
     wait_for_running(repository, "long", 2)
 
-    assert "search long: COMPLETED" in shell.run("logs", "long", "--follow", "--address", cluster.dashboard)
-    told = shell.run("logs", "long", "--address", cluster.dashboard)
+    with running(shell, "logs", "long", "--follow", "--address", cluster.dashboard) as following:
+        told = rest_of(following)
+    assert following.returncode == 0, told
+    assert "search long: COMPLETED, 2 of 2 trials ended" in told
     assert "1 of 2 slots: shares the cluster with short\n" in told
     assert "all slots that it can use are its own again\n" in told
     for name in ("long", "short"):
