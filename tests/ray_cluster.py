@@ -68,6 +68,11 @@ class Node:
                 lines.append(" ".join(process.cmdline()))
         return lines
 
+    def run(self, *command: str) -> None:
+        """Run a command that sees the node's files, and no other node's."""
+        own = f"/proc/{self._process.pid}/ns"
+        subprocess.run(["nsenter", f"--mount={own}/mnt", f"--pid={own}/pid_for_children", *command], check=True)
+
     def kill(self) -> None:
         """As a machine without power: every process at once, with no word to anybody."""
         found = self.processes()
