@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mixrec_automl import paths
 from mixrec_automl.cluster.executor import EpochEnded
-from mixrec_automl.cluster.ray_session import check_resources, ray_session
+from mixrec_automl.cluster.ray_session import fitting, ray_session
 from mixrec_automl.epochs_bar import epochs_bar
 from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
 from mixrec_automl.interruption import raise_on_signals, stop_on_signals
@@ -98,7 +98,11 @@ def run_promotion(
 
 def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console) -> bool:
     with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
-        check_resources(plan.config.cluster)
+        had = plan.config.cluster
+        # A search may ask for more slots than a cluster has, and so for more CPUs here than there are.
+        cluster = fitting(had)
+        if cluster != had:
+            console.print(f"the machines have room for {cluster.cpus_per_worker} CPU a process", highlight=False)
 
         def on_epoch(event: EpochEnded) -> None:
             show(event)
@@ -107,7 +111,8 @@ def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console
         def on_trouble(what: str) -> None:
             console.print(what, highlight=False, markup=False, soft_wrap=True)
 
-        return train_winner(plan, (scratch or plan.folder) / "train", on_epoch, on_trouble, stop)
+        fitted = replace(plan, config=replace(plan.config, cluster=cluster))
+        return train_winner(fitted, (scratch or plan.folder) / "train", on_epoch, on_trouble, stop)
 
 
 def _test(

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -98,6 +99,19 @@ def check_resources(cluster: ClusterConfig) -> None:
         f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {fit}. "
         f"Lower cluster.slots, cluster.{named} or cluster.cpus_per_worker, or connect more machines"
     )
+
+
+def fitting(cluster: ClusterConfig) -> ClusterConfig:
+    """`cluster` with as many CPUs a process as the nodes have room for, at most those that it names.
+
+    Raises:
+        UserError: as `check_resources`; not even one CPU a process is there.
+    """
+    workers = cluster.slots * cluster.workers_per_trial
+    cpus = (cpus for cpus in range(cluster.cpus_per_worker, 1, -1) if room(cpus, cluster.gpus_per_worker) >= workers)
+    fitted = replace(cluster, cpus_per_worker=next(cpus, 1))
+    check_resources(fitted)
+    return fitted
 
 
 def room(cpus: float, gpus: float) -> int:

@@ -71,7 +71,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(promotion, "SlotExecutor", lambda training, *_: InProcessExecutor(training))
     monkeypatch.setattr(promote, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(promote, "check_resources", lambda _: None)
+    monkeypatch.setattr(promote, "fitting", lambda cluster: cluster)
     before = mlflow.get_tracking_uri()
     yield home
     mlflow.set_tracking_uri(before)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from mixrec_automl.cluster.executor import (
     EpochEnded,
@@ -19,7 +20,7 @@ from mixrec_automl.cluster.executor import (
     TrialFailed,
     TrialLost,
 )
-from mixrec_automl.cluster.ray_session import check_resources, ray_session
+from mixrec_automl.cluster.ray_session import check_resources, fitting, ray_session
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.search_config import ClusterConfig
 from tests.mixrec_automl.cluster.test_executor_contract import take
@@ -126,3 +127,13 @@ def test_too_few_resources_are_refused_with_what_is_missing() -> None:
         check_resources(ClusterConfig(slots=2, workers_per_trial=300, cpus_per_worker=4))
     with pytest.raises(UserError, match="1 CPU and 99 GPUs each"):
         check_resources(ClusterConfig(gpus_per_worker=99))
+
+
+def test_as_many_cpus_as_there_is_room_for() -> None:
+    most = int(ray.cluster_resources()["CPU"])
+    assert fitting(ClusterConfig(cpus_per_worker=most)) == ClusterConfig(cpus_per_worker=most)
+    assert fitting(ClusterConfig(cpus_per_worker=9 * most)) == ClusterConfig(cpus_per_worker=most)
+    few = ClusterConfig(workers_per_trial=9 * most, fewest_workers=1, cpus_per_worker=2)
+    assert fitting(few) == replace(few, cpus_per_worker=1), "it begins with fewer workers"
+    with pytest.raises(UserError, match="do not fit"):
+        fitting(replace(few, fewest_workers=None))
