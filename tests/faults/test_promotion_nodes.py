@@ -59,7 +59,7 @@ def test_nodes_die_until_one_is_left(shell: Shell, cluster: RayCluster, recoveri
         promotion.kill()
         promotion.wait()
     assert promotion.returncode == 0, rest
-    assert "mixrec-smoke version 1" in rest
+    assert "mixrec-walks version 1" in rest
     epochs = [int(number) for number in re.findall(rf"^epoch (\d+)/{EPOCHS}:", "".join(lines) + rest, re.MULTILINE)]
     assert epochs == sorted(epochs), "it never began anew"
     assert epochs[-1] == EPOCHS
