@@ -263,7 +263,8 @@ class _Loop:
     def _start_waiting(self) -> None:
         if self._storage.must_wait:
             return
-        for waiting in self._waiting[: self._slots - len(self._running)]:
+        free = max(0, self._slots - len(self._running))  # less than none where slots are being given away
+        for waiting in self._waiting[:free]:
             trial = self._trials.start(waiting.number)
             folder = (self._folder / "trials" / str(trial.number)).absolute()
             known = self._trials.epochs_of(trial.number)

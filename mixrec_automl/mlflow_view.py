@@ -157,11 +157,11 @@ class MlflowView:
             raise RuntimeError("update comes before child_tags")
         return {MLFLOW_PARENT_RUN_ID: self._parent.id}
 
-    def keep(self, folder: Path, name: str) -> None:
-        """Store `folder` as `name` among the artifacts of the search's run, once `update` has made that."""
+    def keep(self, file: Path, folder: str) -> None:
+        """Store `file` in `folder` among the artifacts of the search's run, once `update` has made that."""
         if self._parent is None:
             raise RuntimeError("update comes before keep")
-        self._client.log_artifacts(self._parent.id, str(folder), name)
+        self._client.log_artifact(self._parent.id, str(file), folder)
 
     # The search
 

@@ -100,9 +100,9 @@ def _train(plan: PromotionPlan, run: PromotionRun, stop: Event, console: Console
     with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
         had = plan.config.cluster
         # A search may ask for more slots than a cluster has, and so for more CPUs here than there are.
-        cluster = fitting(had)
+        cluster = fitting(had, plan.fewest_workers)
         if cluster != had:
-            console.print(f"the machines have room for {cluster.cpus_per_worker} CPU a process", highlight=False)
+            console.print(f"with {cluster.cpus_per_worker} CPU each: there is room for no more", highlight=False)
 
         def on_epoch(event: EpochEnded) -> None:
             show(event)

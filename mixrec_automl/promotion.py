@@ -40,6 +40,7 @@ from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
 from trainers.data.users import sample_users
 from trainers.epochs import BEST
+from trainers.errors import UserError
 from trainers.evaluate import evaluate
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package
@@ -67,6 +68,8 @@ class PromotionPlan:
     config: SearchConfig
     """The search's, with the trial's settings, Data_BO widened to all users, and the promotion's epochs and workers"""
     folder: Path
+    fewest_workers: int | None = None
+    """Processes with which it begins or goes on where machines are missing; None: it waits for all"""
     start: Start | None = None
     """The weights of the trial, where they are to begin with"""
 
@@ -99,18 +102,27 @@ def plan_promotion(
     """Everything that decides on the training of `trial` on all users of `data`.
 
     Args:
-        from_trial: begin with the trial's weights instead of fresh ones.
+        from_trial: begin with the weights of the trial's best epoch instead of fresh ones.
 
     Raises:
-        UserError: the weights of the trial are not there.
+        UserError: the weights of the trial are not there, or cannot be begun with; too few workers for a backbone
+            that is to be divided.
     """
     runs = paths.runs_folder() / search.name
     start: Start | None = None
     if from_trial:
+        if config.model.collaborative_training == "frozen":
+            raise UserError(
+                "--from-trial: a frozen M_cf of the trial knows the trial's users alone; promote without the option"
+            )
         users = sample_users(data.num_users, config.search.user_share, config.search.seed)
         start = Start(runs / "trials" / str(trial.number) / BEST, users)
     processes, fewest = workers or config.promotion.workers, config.promotion.fewest_workers
     had = config.cluster
+    if had.shard_backbone and processes == 1:
+        raise UserError("cluster.shard_backbone divides the backbone among processes: give --workers 2 or more")
+    if fewest is not None:
+        fewest = min(max(fewest, 1 + had.shard_backbone), processes)
     cores = had.slots * had.workers_per_trial * had.cpus_per_worker
     config = with_settings(config, dict(trial.design.settings), f"the design of trial {trial.number}")
     widened = replace(
@@ -122,7 +134,6 @@ def plan_promotion(
             had,
             slots=1,
             workers_per_trial=processes,
-            fewest_workers=None if fewest is None else min(fewest, processes),
             cpus_per_worker=max(1, cores // processes),
             gpus_per_worker=1.0 if had.gpus_per_worker else 0.0,
         ),
@@ -132,7 +143,7 @@ def plan_promotion(
     identity = [search.fingerprint, data.fingerprint, str(trial.architecture), trial.seed, deciding]
     text = json.dumps([*identity, *([] if start is None else [start.fingerprint])], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return PromotionPlan(trial, widened, runs / "promotions" / f"trial-{trial.number}-{key}", start)
+    return PromotionPlan(trial, widened, runs / "promotions" / f"trial-{trial.number}-{key}", fewest, start)
 
 
 def train_winner(
@@ -154,7 +165,7 @@ def train_winner(
     training = FinetuneTraining(plan.config, prepared, paths.backbones_folder(), plan.start)
     task = TrialTask(plan.trial.number, 1, plan.trial.design, plan.trial.seed, plan.folder)
     try:
-        make = partial(SlotExecutor, training, plan.config.cluster, folder)
+        make = partial(SlotExecutor, training, plan.config.cluster, folder, fewest_workers=plan.fewest_workers)
         # The search's own limit for a hang is no measure here: an epoch on all users takes longer.
         with closing(LastingExecutor(make, Watchdog(None))) as executor:
             return _follow(executor, task, on_epoch, on_trouble, stop)
@@ -177,7 +188,7 @@ def _follow(
             on_epoch(event)
         elif isinstance(event, SlotsWaiting):
             if event.why is not None:
-                on_trouble(f"{event.why}")
+                on_trouble(event.why)
         elif isinstance(event, TrialFailed):
             raise PromotionError(event.error)
         elif isinstance(event, TrialLost):

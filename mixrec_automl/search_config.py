@@ -123,8 +123,6 @@ class ClusterConfig:
     """Trials that train at the same time; at most, on a Ray cluster that several searches share."""
     workers_per_trial: PositiveInt = 1
     """Data-parallel processes of one trial; the global batch is split among them."""
-    fewest_workers: PositiveInt | None = None
-    """Processes with which a trial begins or goes on where machines are missing; `workers_per_trial` when absent."""
     cpus_per_worker: PositiveInt = 1
     """Processor cores, and threads, of each process."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
@@ -143,8 +141,8 @@ class ClusterConfig:
             raise ValueError(
                 "a fraction of a GPU needs workers_per_trial: 1, for NCCL refuses two processes of a trial on one GPU"
             )
-        if self.fewest_workers is not None and self.fewest_workers > self.workers_per_trial:
-            raise ValueError(f"fewest_workers is {self.fewest_workers}, more than workers_per_trial")
+        if self.shard_backbone and self.workers_per_trial == 1:
+            raise ValueError("shard_backbone divides the backbone among processes: set workers_per_trial to 2 or more")
         return self
 
 
@@ -158,6 +156,12 @@ class PromotionConfig:
     """Data-parallel processes."""
     fewest_workers: PositiveInt | None = None
     """Processes with which it begins or goes on where machines are missing; `workers` when absent."""
+
+    @model_validator(mode="after")
+    def _no_more_than_all(self) -> PromotionConfig:
+        if self.fewest_workers is not None and self.fewest_workers > self.workers:
+            raise ValueError(f"fewest_workers is {self.fewest_workers}, and workers {self.workers}: raise workers")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

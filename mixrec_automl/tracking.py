@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -74,11 +74,17 @@ def project(repository: Repository, search: str, tracking_uri: str, artifacts: P
     repository.note_tracking(search, None, shown)
 
 
-def keep_report(repository: Repository, search: str, folder: Path) -> None:
-    """Store a report among the artifacts of the search's run, brought up to date. Raises what MLflow raises."""
+def keep_report(repository: Repository, search: str, files: Sequence[Path]) -> None:
+    """Store a report among the artifacts of the search's run, brought up to date. Raises what MLflow raises.
+
+    Args:
+        files: the page, and its figures below its folder.
+    """
     view = open_view(repository, search, paths.tracking_uri(), artifacts_folder(search))
     view.update(repository)
-    view.keep(folder, REPORT)
+    for file in files:
+        below = file.parent.relative_to(files[0].parent)
+        view.keep(file, (Path(REPORT) / below).as_posix())
 
 
 def count_experiments(tracking_uri: str) -> int:

@@ -31,7 +31,9 @@ class Start:
             with self.weights.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()[:16]
         except OSError as error:
-            raise UserError(f"no weights to begin with at {self.weights}: {error.strerror}") from error
+            raise UserError(
+                f"no weights to begin with at {self.weights}: {error.strerror}; begin with fresh ones instead"
+            ) from error
 
     @torch.no_grad()
     def give_to(self, model: MixRec) -> None:
@@ -48,7 +50,9 @@ class Start:
             kept = value[places.to(value.device)] if name.removeprefix("collaborative.") in users else value
             found = weights.get(name)
             if found is None or found.shape != kept.shape:
-                raise UserError(f"{self.weights} is of another model: it has no {name} of this one's shape")
+                raise UserError(
+                    f"{self.weights} is of another model: it has no {name} of this one's shape; begin with fresh ones"
+                )
             if kept is value:
                 value.copy_(found)
             else:

@@ -87,13 +87,14 @@ def load_task(
         backbones: folder of backbone weights.
         user_share: b, the share of users that forms Data_BO; 1 for all.
         shard_backbone: divide the layers among the workers of the process group, all of which call this. What is
-            derived from the whole backbone is then computed on the CPU, where it is not there yet.
+            derived from the whole backbone is then computed on the CPU, where it is not there yet; a process without
+            others keeps it there.
         progress: told the name of each stage that may take long.
 
     Raises:
         UserError: no such data or backbone, or a backbone of another family.
     """
-    device, shard_backbone = pick_device(), shard_backbone and rank_and_workers()[1] > 1
+    device = pick_device()
     progress("weights")
     pretrained = load_pretrained(config.backbone.name, config.backbone.layers, backbones)
     tokenizer = pretrained.tokenizer
@@ -134,7 +135,7 @@ def load_task(
     align_states = cached_array(
         prepared / f"align-states-{bos}-{key}.npy", lambda: frozen_align_states(backbone, layout, data.num_items)
     )
-    if shard_backbone:
+    if shard_backbone and rank_and_workers()[1] > 1:
         backbone.shard(device)
     return TrainingTask(
         data=data,

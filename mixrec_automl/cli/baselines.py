@@ -63,7 +63,7 @@ def run(
     if smoke == (data is not None):
         raise UserError("give either --data NAME or --smoke, which brings its own data")
     base = load_config(SMOKE) if data is None else configuration_of(data)
-    one = {"cluster.workers_per_trial": 1, "cluster.fewest_workers": None, "cluster.cpus_per_worker": 1}
+    one = {"cluster.workers_per_trial": 1, "cluster.shard_backbone": False, "cluster.cpus_per_worker": 1}
     machines = {"cluster.slots": slots, **one}
     base = with_overrides(with_settings(base, machines, "--slots"), overrides or [], base.data.name)
     wanted = cast("tuple[BaselineName, ...]", chosen)

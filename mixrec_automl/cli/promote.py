@@ -28,7 +28,7 @@ def promote(
     ] = None,
     from_trial: Annotated[
         bool,
-        typer.Option("--from-trial", help="Begin with the weights that the trial ended with, instead of fresh ones."),
+        typer.Option("--from-trial", help="Begin with the weights of the trial's best epoch, instead of fresh ones."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a champion that was trained on other data, unseen.")

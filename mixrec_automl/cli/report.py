@@ -33,13 +33,13 @@ def report(
         from mixrec_automl.report.page import write_report
 
         try:
-            page = write_report(material, folder)
+            written = write_report(material, folder)
         except OSError as error:
             raise UserError(f"cannot write the report to {folder}: {error.strerror}") from error
-    console.print(str(page), highlight=False, markup=False, soft_wrap=True)
+    console.print(str(written[0]), highlight=False, markup=False, soft_wrap=True)
     with console.status("MLflow"):
         try:
-            keep_report(repository, name, folder)
+            keep_report(repository, name, written)
         except Exception as error:  # of many kinds; the report is there all the same
             told = without_secrets(" ".join(str(error).split()))
             console.print(f"MLflow keeps no copy: {told}", style="yellow", markup=False, soft_wrap=True)

@@ -21,10 +21,14 @@ def watch(name: Annotated[str, typer.Argument(help="Name of a search: see `mixre
     from mixrec_automl.store.records import last_epochs
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.watching import watch_search
+    from trainers.errors import UserError
 
     repository, console = Repository.open(), make_console()
+    search = repository.search(name)
+    if "study" in search.config:
+        raise UserError(f"{name!r} is a study: `mixrec-automl show {name}` tells how far it is")
     try:
-        search = watch_search(repository, repository.search(name), console)
+        search = watch_search(repository, search, console)
     except KeyboardInterrupt:
         typer.echo(f"search {name} goes on; `mixrec-automl stop {name}` stops it", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -57,8 +57,8 @@ class FinetuneTraining:
         """All that `load_task` reads of this: the variants of a study share it, but for the few that change it."""
         config, budget = self.config, self.config.search
         training = (config.training.hard_share, config.training.text_encoder)
-        decided_by = (config.model.leading_bos, *training, budget.user_share, budget.seed, config.cluster)
-        return self.prepared, self.backbones, config.data, config.backbone, *decided_by
+        decided_by = (config.model.leading_bos, *training, budget.user_share, budget.seed)
+        return self.prepared, self.backbones, config.data, config.backbone, config.cluster.shard_backbone, *decided_by
 
     def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
         keep_freed_memory()

@@ -112,7 +112,8 @@ class LastingExecutor:
                 raise
             self._lost = deque(TrialLost(number, attempt, str(died)) for number, attempt in self._running.items())
             self._executor = self._make()
-            if self._slots is not None:
-                self._executor.use(self._slots)
-            if self._is_stopping:
-                self._executor.stop()
+            with self._replacing():  # it may die as soon as it is asked for something
+                if self._slots is not None:
+                    self._executor.use(self._slots)
+                if self._is_stopping:
+                    self._executor.stop()

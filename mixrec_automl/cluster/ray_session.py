@@ -79,14 +79,16 @@ def check_one_machine(reason: str) -> None:
         raise UserError(f"this Ray cluster has {nodes} nodes, but {reason}")
 
 
-def check_resources(cluster: ClusterConfig) -> None:
+def check_resources(cluster: ClusterConfig, fewest_workers: int | None = None) -> None:
     """Refuse what would wait for ever.
+
+    Args:
+        fewest_workers: of a trial, where it may begin with less than all.
 
     Raises:
         UserError: the nodes have too few CPUs or GPUs for all slots at once; says what is there and what is missing.
     """
-    named = "workers_per_trial" if cluster.fewest_workers is None else "fewest_workers"
-    workers: int = getattr(cluster, named)
+    workers = fewest_workers or cluster.workers_per_trial
     fit = room(cluster.cpus_per_worker, cluster.gpus_per_worker)
     if fit >= cluster.slots * workers:
         return
@@ -95,14 +97,17 @@ def check_resources(cluster: ClusterConfig) -> None:
     there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in ("CPU", "GPU"))
     each = " and ".join(f"{amount:g} {name}" + "s" * (amount != 1) for name, amount in needed.items() if amount)
     raise UserError(
-        f"cluster.slots x cluster.{named} = {cluster.slots} x {workers} processes with "
+        f"cluster.slots x cluster.workers_per_trial = {cluster.slots} x {workers} processes with "
         f"{each} each do not fit: {len(nodes)} node(s) with {there} hold {fit}. "
-        f"Lower cluster.slots, cluster.{named} or cluster.cpus_per_worker, or connect more machines"
+        f"Lower cluster.slots, cluster.workers_per_trial or cluster.cpus_per_worker, or connect more machines"
     )
 
 
-def fitting(cluster: ClusterConfig) -> ClusterConfig:
+def fitting(cluster: ClusterConfig, fewest_workers: int | None) -> ClusterConfig:
     """`cluster` with as many CPUs a process as the nodes have room for, at most those that it names.
+
+    Args:
+        fewest_workers: as `check_resources`.
 
     Raises:
         UserError: as `check_resources`; not even one CPU a process is there.
@@ -110,7 +115,7 @@ def fitting(cluster: ClusterConfig) -> ClusterConfig:
     workers = cluster.slots * cluster.workers_per_trial
     cpus = (cpus for cpus in range(cluster.cpus_per_worker, 1, -1) if room(cpus, cluster.gpus_per_worker) >= workers)
     fitted = replace(cluster, cpus_per_worker=next(cpus, 1))
-    check_resources(fitted)
+    check_resources(fitted, fewest_workers)
     return fitted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,7 @@ class Replica:
             raise UserError(f"{TOKEN} is not set in the environment of this node")
         self._service = RecommenderService(ModelSource(model, paths.tracking_uri(), cache_bytes))
         self._counters = Counters()
+        self._name = secrets.token_hex(4)
 
     def __serve_build_asgi_app__(self) -> Any:
         return make_app(
@@ -92,8 +94,7 @@ class Replica:
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name and what it has counted."""
-        counted = self._counters.text(self._service.model, self._service.cache_outcomes)
-        return serve.get_replica_context().replica_tag, counted
+        return self._name, self._counters.text(self._service.model, self._service.cache_outcomes)
 
     def _answer(self, asked: Sequence[Asked]) -> Sequence[Answer | Refusal]:
         self._counters.batches.observe(len(asked))

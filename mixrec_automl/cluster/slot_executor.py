@@ -44,12 +44,21 @@ class SlotExecutor:
         cluster: slots, processes of a trial, and cores and GPUs of each.
         folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
         is_shared: whether other searches use the cluster as well; `MachinesChanged` then tells what it has to offer.
+        fewest_workers: processes with which a trial begins or goes on where there are no more; None: with all.
 
     Raises:
         ExecutorDied: Ray itself is gone.
     """
 
-    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path, *, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        training: Training,
+        cluster: ClusterConfig,
+        folder: Path,
+        *,
+        is_shared: bool = False,
+        fewest_workers: int | None = None,
+    ) -> None:
         if not any(node["Alive"] for node in ray.nodes()):
             raise ExecutorDied("no machine of the Ray cluster is there any more")
         give_back(all_of_this_job())
@@ -58,7 +67,7 @@ class SlotExecutor:
         # Beside the controller, without whom it is of no use: the death of another node costs that node's trials alone.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}, scheduling_strategy=here)
-        self._runner = runner.remote(training, cluster, folder, is_shared)
+        self._runner = runner.remote(training, cluster, folder, is_shared, fewest_workers)
 
     def submit(self, trial: TrialTask) -> None:
         with _death_noticed():

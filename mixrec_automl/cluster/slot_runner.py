@@ -42,6 +42,8 @@ MOST_FAILED_STARTS = 3
 WATCH_SECONDS = 5.0
 BEGIN_SECONDS = 30.0
 """Within this a worker begins the trial that it was handed, or its process stands still."""
+SILENT_SECONDS = 30.0
+"""After so long a group that has not come up is told of"""
 START_SECONDS = 300.0
 """Within this a group comes up, its wait for machines included, or one of its processes stands still."""
 
@@ -65,8 +67,11 @@ class _Slot:
 class SlotRunner:
     """An actor; see `SlotExecutor`."""
 
-    def __init__(self, training: Training, cluster: ClusterConfig, folder: Path, is_shared: bool = False) -> None:
+    def __init__(
+        self, training: Training, cluster: ClusterConfig, folder: Path, is_shared: bool, fewest_workers: int | None
+    ) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
+        self._fewest_workers = fewest_workers
         self._mailbox = Mailbox()
         self._is_shared = is_shared
         self._machines: tuple[Machine, ...] = ()
@@ -216,14 +221,24 @@ class SlotRunner:
             with contextlib.suppress(Exception):  # tried again in a moment
                 for worker in self._mailbox.give_up_deaf(BEGIN_SECONDS):
                     _kill(worker)
+                self._tell_of_a_silent_wait()
                 with self._lock:
                     since = [slot.coming_up_since for slot in self._slots if slot.coming_up_since is not None]
                     if any(time.monotonic() - moment > START_SECONDS for moment in since):
                         self._give_back_what_is_nobodys()
 
+    def _tell_of_a_silent_wait(self) -> None:
+        """Where a group may come up with fewer workers Ray waits without end, and without a word."""
+        with self._lock:
+            for slot in self._slots:
+                since = slot.coming_up_since
+                if self._fewest_workers is not None and since is not None and time.monotonic() - since > SILENT_SECONDS:
+                    slot.trouble = f"no machine has room for {self._fewest_workers} processes"
+        self._tell_of_trouble()
+
     def _trainer(self, group: str) -> TorchTrainer:
         cpus, gpus = self._cluster.cpus_per_worker, self._cluster.gpus_per_worker
-        fewest, most = self._cluster.fewest_workers, self._cluster.workers_per_trial
+        fewest, most = self._fewest_workers, self._cluster.workers_per_trial
         # Set in the environment of the new process, because torch reads them when it is imported.
         threads = {name: str(cpus) for name in THREAD_VARIABLES}
         job = SlotJob(self._me, group, self._cluster.trials_per_process)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import pstdev
+from statistics import fmean, pvariance
 
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.of_designs import called
@@ -16,6 +16,8 @@ STILL_RISING = 0.02
 LITTLE_EXPLAINED = 0.1
 """Of the variance of the outcomes"""
 MANY_FAILED = 0.1
+FEWEST_DESIGNS = 3
+"""Below so many their spread says nothing"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def _of_the_end(material: Material) -> Iterator[Advice]:
             f"{len(failed)} of {len(material.trials)} trials failed.",
             f"mixrec-automl show {name} --trial {failed[-1].number}",
         )
-    if state is SearchState.COMPLETED and material.best is not None and not material.promotions:
+    is_promoted = any(one.state is SearchState.COMPLETED for one in material.promotions)
+    if state is SearchState.COMPLETED and material.best is not None and not is_promoted:
         yield Advice(
             "Train the winner on all users, and test it.",
             "Validation scores on a share of the users choose designs; what a model is worth the test says.",
@@ -57,15 +60,18 @@ def _of_the_end(material: Material) -> Iterator[Advice]:
 
 
 def _of_the_noise(material: Material) -> Iterator[Advice]:
-    if not any(trial.origin is Origin.CONFIRMATION for trial in material.trials):
-        if material.is_over and len(by_design(material.completed)) > 1:
+    best = material.best
+    if best is None or not material.is_over:
+        return
+    if best.origin is not Origin.CONFIRMATION:
+        if len(by_design(material.completed)) > 1 and not material.config.search.confirmation_share:
             yield Advice(
                 "Keep a share of the budget for a confirmation.",
                 "The winner is the best of many noisy scores, so it looks better than it is. Trained again with new "
                 "seeds the best designs get scores for which nothing was chosen.",
                 "mixrec-automl search ... --set search.confirmation_share=0.3",
             )
-    elif material.best is not None and material.best.design == fixed_design(material.trials):
+    elif best.design == fixed_design(material.trials):
         yield Advice(
             "Keep the fixed design.",
             "Trained again with new seeds, no other design was better. The bits may not matter here: search for "
@@ -80,13 +86,23 @@ def _of_the_noise(material: Material) -> Iterator[Advice]:
                 f"{found.seeds} new seeds, which chance explains too. More seeds, or a larger `search.user_share`, "
                 "would tell.",
             )
+    yield from _of_the_spread(material)
+
+
+def _of_the_spread(material: Material) -> Iterator[Advice]:
     explained = material.explanation
-    means = [sum(own) / len(own) for group in by_design(material.completed).values() if (own := scores(group))]
-    if explained is not None and len(means) > 2 and pstdev(means) < 2 * explained.seed_deviation:
+    groups = [own for group in by_design(material.completed).values() if (own := scores(group))]
+    if explained is None or len(groups) < FEWEST_DESIGNS:
+        return
+    seeds = explained.seed_deviation
+    by_luck = fmean(seeds**2 / len(own) for own in groups)
+    designs = max(pvariance([fmean(own) for own in groups]) - by_luck, 0.0) ** 0.5
+    if designs < seeds:
+        kind = "measured" if material.is_noise_measured else "assumed: none was trained twice"
         yield Advice(
             "Make the scores less noisy before trying more designs.",
-            f"Designs differ by {pstdev(means):.4f} (standard deviation of their means), trainings of one design by "
-            f"{explained.seed_deviation:.4f}: raise `search.user_share` or `training.epochs`.",
+            f"Designs differ by {designs:.4f} (standard deviation, noise taken off), trainings of one design by "
+            f"{seeds:.4f} ({kind}): raise `search.user_share` or `training.epochs`.",
         )
 
 
@@ -95,12 +111,15 @@ def _of_the_space(material: Material) -> Iterator[Advice]:
     if explained is None:
         return
     calibration = explained.calibration
-    if calibration is not None and calibration.share_explained < LITTLE_EXPLAINED:
+    if calibration is None:
+        return
+    if calibration.share_explained < LITTLE_EXPLAINED:
         yield Advice(
             "Do not read much into the effects of the bits.",
             f"Without its own outcome, the surrogate explains {calibration.share_explained:.0%} of the variance "
             "between designs: it has too few trials for this space, or there is little to be found.",
         )
+        return
     sure = [effect for effect in explained.effects if effect.is_sure]
     if sure:
         told = ", ".join(
@@ -108,8 +127,9 @@ def _of_the_space(material: Material) -> Iterator[Advice]:
             for effect in sorted(sure, key=lambda effect: -abs(effect.mean))[:5]
         )
         yield Advice(
-            "Trust these bits.",
-            f"Layer and adapter, with what parallel adds: {told}. Where several agree across layers, the same choice "
+            "Keep these bits.",
+            f"Layer and adapter, with what parallel adds, by intervals that leave zero out: {told}. Where "
+            "several agree across layers, the same choice "
             "is a good start on other data (`search.warm_start`).",
         )
 

@@ -16,6 +16,8 @@ from mixrec_automl.store.records import (
     Trial,
     TrialState,
     best_trial,
+    by_design,
+    scores,
 )
 from mixrec_automl.store.repository import Repository
 from trainers.errors import UserError
@@ -66,6 +68,11 @@ class Material:
     @property
     def bits(self) -> int:
         return len(self.trials[0].design.architecture.bits)
+
+    @property
+    def is_noise_measured(self) -> bool:
+        """Whether some design was trained twice; else the noise between training seeds is an assumption."""
+        return any(len(scores(group)) > 1 for group in by_design(self.completed).values())
 
     @property
     def is_over(self) -> bool:

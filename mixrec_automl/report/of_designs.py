@@ -34,8 +34,9 @@ def winner(material: Material) -> Drawn | None:
     _as_map(axes, BITS_PER_LAYER, len(layers))
     settings = "".join(f"; {key} {value}" for key, value in material.best.design.settings)
     caption = (
-        f"Trial {material.best.number}, validation MRR {material.best.mrr:.4f}{settings}. The input comes in at the "
-        "bottom. An adapter is serial (it reads the output of the frozen module) or parallel (it reads its input)."
+        f"Trial {material.best.number}, validation MRR {material.best.mrr:.4f}{settings}. The input enters at the top; "
+        "layers are those with adapters. An adapter is serial (it reads the output of the frozen module) or parallel "
+        "(it reads its input)."
     )
     return Drawn("winner", "The winner", caption, figure)
 
@@ -84,7 +85,7 @@ def bit_effects(material: Material) -> Drawn | None:
     sure = sum(effect.is_sure for effect in found.effects)
     caption = (
         f"What the surrogate expects a parallel adapter to change in MRR, instead of a serial one, over all designs; "
-        f"{LEVEL:.0%} intervals, each for itself. {sure} of {len(found.effects)} are surely not zero."
+        f"{LEVEL:.0%} intervals for all bits at once. {sure} of {len(found.effects)} leave zero out."
     )
     return Drawn("bit-effects", "What each bit is worth", caption, figure)
 
@@ -99,9 +100,8 @@ def pair_effects(material: Material) -> Drawn | None:
     _effects(axes, shown)
     caption = (
         f"The {len(shown)} pairs, of {len(found.pairs)}, whose bits change each other's effect most: what the second "
-        f"does where the first is parallel, less what it does where that is serial; {LEVEL:.0%} intervals, each for "
-        "itself. "
-        "The largest of many is large by chance too."
+        f"does where the first is parallel, less what it does where that is serial; {LEVEL:.0%} intervals for all "
+        f"{len(found.pairs)} at once."
     )
     return Drawn("pair-effects", "Pairs that act together", caption, figure)
 

@@ -58,7 +58,8 @@ def best_so_far(material: Material) -> Drawn | None:
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     caption = (
         f"Each mark is a trained design, in the order of proposal; its bar is one standard deviation between training "
-        f"seeds ({deviation:.4f}). A step up that is shorter than a bar may be luck."
+        f"seeds ({deviation:.4f}, {'measured' if material.is_noise_measured else 'assumed'}). A step up that is "
+        "shorter than a bar may be luck."
     )
     return Drawn("best-so-far", "Best so far", caption, figure)
 
@@ -115,7 +116,7 @@ def timeline(material: Material) -> Drawn | None:
     minutes = [(end - begin).total_seconds() / 60 for _, begin, end in known]
     proposing = sum(trial.proposal_seconds for trial in material.trials)
     caption = (
-        f"The last attempt of each trial, with its number. Trainings took {sum(minutes):.1f} minutes in all, "
+        f"The last attempt of each trial, with its number. These took {sum(minutes):.1f} minutes in all, "
         f"{sum(minutes) / len(minutes):.1f} each; designs were proposed in {proposing:.1f} seconds."
     )
     return Drawn("timeline", "What ran when", caption, figure)

@@ -53,31 +53,33 @@ class _Shown:
     svg: Markup
 
 
-def write_report(material: Material, folder: Path) -> Path:
-    """Write the page, and each figure as SVG and PNG below `FIGURES`; what an earlier report left there is replaced.
+def write_report(material: Material, folder: Path) -> list[Path]:
+    """Write the page, and each figure as SVG and PNG below `FIGURES`; files of these names are replaced.
 
     Returns:
-        The page.
+        The page, then the figures.
 
     Raises:
         OSError: the folder cannot be written.
     """
     figures = folder / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
-    shown = []
+    page = folder / PAGE
+    shown, written = [], [page]
     with drawing():
         for draw in DRAW:
             one = draw(material)
             if one is None:
                 continue
-            one.figure.savefig(figures / f"{one.name}.svg", metadata={"Date": None})
-            one.figure.savefig(figures / f"{one.name}.png", dpi=PIXELS_PER_INCH)
+            drawn = [figures / f"{one.name}.{kind}" for kind in ("svg", "png")]
+            one.figure.savefig(drawn[0], metadata={"Date": None})
+            one.figure.savefig(drawn[1], dpi=PIXELS_PER_INCH)
+            written += drawn
             # `inline_svg` escapes what it puts in; the rest is matplotlib's own.
             svg = Markup(inline_svg(one.figure, one.name, one.title))
             shown.append(_Shown(one.name, one.title, one.caption, svg))
-    page = folder / PAGE
     page.write_text(_page(material, shown), encoding="utf-8")
-    return page
+    return written
 
 
 def _page(material: Material, figures: Sequence[_Shown]) -> str:

@@ -59,7 +59,8 @@ def calibration(material: Material) -> Drawn | None:
     caption = (
         f"Leave-one-out: each design as the surrogate sees it when its outcome is left out, with the 90 % interval, "
         f"which holds {known.covered(NINETY)} of {len(known.observed)} outcomes. It explains "
-        f"{known.share_explained:.0%} of their variance; below zero it predicts worse than their mean."
+        f"{known.share_explained:.0%} of their variance; below zero it predicts worse than their mean. "
+        "Its hyperparameters know all outcomes, which flatters it."
     )
     return Drawn("calibration", "Does the surrogate know?", caption, figure)
 

@@ -1,5 +1,7 @@
 """What each bit of a design is worth, and which two do more together than apart, by the surrogate of a search.
 
+Intervals hold for all effects of one kind at once (Bonferroni): the largest of many is large by chance too.
+
 The effect of a bit is the surrogate's mean difference between designs with it and the same designs without it, over
 designs drawn uniformly; the effect of a pair is that of one bit with the other, less that without it. Both are linear
 in the unknown function, so the Gaussian process gives their joint normal distribution in closed form.
@@ -7,7 +9,6 @@ in the unknown function, so the Gaussian process gives their joint normal distri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
@@ -31,7 +32,7 @@ class Effect:
     mean: float
     low: float
     high: float
-    """Ends of the interval of probability `LEVEL`, for this effect alone"""
+    """Ends of the interval, which holds for all effects of its kind at once with probability `LEVEL`"""
 
     @property
     def is_sure(self) -> bool:
@@ -45,14 +46,16 @@ def effects_of_bits(surrogate: DesignSurrogate, bits: int, seed: int = 0) -> lis
         surrogate: on rows of `bits` bits and nothing else.
         seed: of the designs that are drawn.
     """
-    return [_effect(surrogate, (bit,), _designs(bits, DESIGNS, seed)) for bit in range(bits)]
+    return [_effect(surrogate, (bit,), _designs(bits, DESIGNS, seed), bits) for bit in range(bits)]
 
 
 def effects_of_pairs(surrogate: DesignSurrogate, bits: int, seed: int = 0) -> list[Effect]:
     """Of each pair of bits, the largest first. Arguments as `effects_of_bits`."""
     designs = _designs(bits, DESIGNS_OF_PAIRS, seed)
-    found: Iterable[Effect] = (_effect(surrogate, pair, designs) for pair in combinations(range(bits), 2))
-    return sorted(found, key=lambda effect: -abs(effect.mean))
+    pairs = list(combinations(range(bits), 2))
+    return sorted(
+        (_effect(surrogate, pair, designs, len(pairs)) for pair in pairs), key=lambda effect: -abs(effect.mean)
+    )
 
 
 def _designs(bits: int, most: int, seed: int) -> Tensor:
@@ -63,7 +66,12 @@ def _designs(bits: int, most: int, seed: int) -> Tensor:
     return (drawn < 0.5).to(torch.float64)
 
 
-def _effect(surrogate: DesignSurrogate, bits: tuple[int, ...], designs: Tensor) -> Effect:
+def half_width(compared: int) -> float:
+    """In standard deviations, of intervals that hold for `compared` effects at once."""
+    return NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * compared))
+
+
+def _effect(surrogate: DesignSurrogate, bits: tuple[int, ...], designs: Tensor, compared: int) -> Effect:
     rows, weights = designs, torch.full((len(designs),), 1 / len(designs), dtype=torch.float64)
     for bit in bits:
         with_it, without = rows.clone(), rows.clone()
@@ -75,5 +83,5 @@ def _effect(surrogate: DesignSurrogate, bits: tuple[int, ...], designs: Tensor) 
         posterior = surrogate.posterior(rows)
         mean = float(weights @ posterior.mean[:, 0])
         variance = float(weights @ posterior.covariance_matrix @ weights)
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * max(variance, 0.0) ** 0.5
+    half = half_width(compared) * max(variance, 0.0) ** 0.5
     return Effect(bits, mean, mean - half, mean + half)

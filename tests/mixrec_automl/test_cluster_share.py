@@ -252,15 +252,17 @@ def test_a_second_search_gets_slots_of_the_first_and_gives_them_back(repository:
     """No trial is lost by it: those that give way go on after their epoch, and no epoch is trained twice."""
     first = Running(repository, "a", tmp_path / "a", 8, 4, 4, Counting(epochs=20, seconds=0.05))
     until(lambda: len(first.running) == 4)
-    second = Running(repository, "b", tmp_path / "b", 3, 2, 4, Counting(epochs=4, seconds=0.05))
-    until(lambda: len(second.running) == 2)
-    until(lambda: len(first.running) == 2)
+    second = Running(repository, "b", tmp_path / "b", 3, 2, 4, Counting(epochs=20, seconds=0.05))
+    until(lambda: len(second.running) == 2 and len(first.running) == 2)
+    seen = []
+    until(lambda: bool(seen.append(len(first.running))) or len(second.running) < 2)
+    assert max(seen) == 2, "what has given way is not RUNNING"
     seconds = second.join()
     firsts = first.join()
     assert second.most == 2
     assert [trial.state for trial in (*firsts, *seconds)] == [TrialState.COMPLETED] * 11
     assert [trial.losses for trial in (*firsts, *seconds)] == [0] * 11
-    assert max(trial.attempt for trial in firsts) > 1, "some gave way"
+    assert sorted(trial.attempt for trial in firsts) == [1] * 6 + [2] * 2, "two gave way, once"
     epochs = [(it.trial, it.epoch) for it in repository.observations("a")]
     assert sorted(epochs) == [(trial, epoch) for trial in range(8) for epoch in range(1, 21)]
     assert first.executor is not None

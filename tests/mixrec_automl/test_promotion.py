@@ -69,9 +69,9 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("MIXREC_HOME", str(home))
     for name in ("MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(promotion, "SlotExecutor", lambda training, *_: InProcessExecutor(training))
+    monkeypatch.setattr(promotion, "SlotExecutor", lambda training, *_, **__: InProcessExecutor(training))
     monkeypatch.setattr(promote, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(promote, "fitting", lambda cluster: cluster)
+    monkeypatch.setattr(promote, "fitting", lambda cluster, _: cluster)
     before = mlflow.get_tracking_uri()
     yield home
     mlflow.set_tracking_uri(before)
@@ -363,8 +363,8 @@ def test_the_plan_widens_the_search(world: World) -> None:
     trial = world.trials[0]
     plan = plan_promotion(world.search, config, trial, world.data, None)
     assert plan.config.training.epochs == 7
-    assert plan.config.search.user_share == 1
-    assert plan.config.cluster == ClusterConfig(slots=1, workers_per_trial=2, fewest_workers=2, cpus_per_worker=3)
+    assert plan.fewest_workers == 2
+    assert plan.config.cluster == ClusterConfig(slots=1, workers_per_trial=2, cpus_per_worker=3)
     assert plan_promotion(world.search, config, trial, world.data, 4).config.cluster.cpus_per_worker == 1
     assert plan_promotion(world.search, config, trial, world.data, 1).config.cluster.cpus_per_worker == 6
     unset = replace(config, promotion=PromotionConfig())

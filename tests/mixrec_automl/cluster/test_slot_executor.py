@@ -131,9 +131,9 @@ def test_too_few_resources_are_refused_with_what_is_missing() -> None:
 
 def test_as_many_cpus_as_there_is_room_for() -> None:
     most = int(ray.cluster_resources()["CPU"])
-    assert fitting(ClusterConfig(cpus_per_worker=most)) == ClusterConfig(cpus_per_worker=most)
-    assert fitting(ClusterConfig(cpus_per_worker=9 * most)) == ClusterConfig(cpus_per_worker=most)
-    few = ClusterConfig(workers_per_trial=9 * most, fewest_workers=1, cpus_per_worker=2)
-    assert fitting(few) == replace(few, cpus_per_worker=1), "it begins with fewer workers"
+    assert fitting(ClusterConfig(cpus_per_worker=most), None) == ClusterConfig(cpus_per_worker=most)
+    assert fitting(ClusterConfig(cpus_per_worker=9 * most), None) == ClusterConfig(cpus_per_worker=most)
+    few = ClusterConfig(workers_per_trial=9 * most, cpus_per_worker=2)
+    assert fitting(few, 1) == replace(few, cpus_per_worker=1), "it begins with fewer workers"
     with pytest.raises(UserError, match="do not fit"):
-        fitting(replace(few, fewest_workers=None))
+        fitting(few, None)

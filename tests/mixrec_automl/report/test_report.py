@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mixrec_automl.cli.app import app
 from mixrec_automl.config import load_config
 from mixrec_automl.report.advice import advice
 from mixrec_automl.report.material import Material
@@ -33,7 +36,7 @@ EVERY_FIGURE = {
 
 def record(repository: Repository, *, is_confirmed: bool = True) -> None:
     """A search whose second bit is worth something, with a trial that failed and one that was pruned."""
-    config = load_config("smoke", ["search.trials=13", "search.confirmation_share=0.3"])
+    config = load_config("smoke", ["search.trials=13", f"search.confirmation_share={0.3 if is_confirmed else 0}"])
     repository.create_search(NAME, config.as_dict(), "fingerprint", {"popularity": 0.01})
     writer = writer_of(repository, NAME)
 
@@ -93,7 +96,7 @@ def read(page: Path) -> tuple[str, Reader]:
 
 def test_one_page_holds_everything_and_needs_no_network(repository: Repository, tmp_path: Path) -> None:
     record(repository)
-    page = write_report(Material.read(repository, NAME), tmp_path / "out")
+    page, *_ = write_report(Material.read(repository, NAME), tmp_path / "out")
     text, found = read(page)
     for kind in ("svg", "png"):
         assert {file.stem for file in (tmp_path / "out" / FIGURES).glob(f"*.{kind}")} == EVERY_FIGURE
@@ -107,7 +110,7 @@ def test_one_page_holds_everything_and_needs_no_network(repository: Repository, 
 
 def test_figures_follow_the_background(repository: Repository, tmp_path: Path) -> None:
     record(repository)
-    text, _ = read(write_report(Material.read(repository, NAME), tmp_path / "out"))
+    text, _ = read(write_report(Material.read(repository, NAME), tmp_path / "out")[0])
     drawn = text[text.index("<main>") :]
     assert not [colour for colour in DARK if colour in drawn], "each colour is a variable"
     assert "prefers-color-scheme: dark" in text
@@ -118,7 +121,7 @@ def test_figures_follow_the_background(repository: Repository, tmp_path: Path) -
 def test_what_it_says_is_what_is_recorded(repository: Repository, tmp_path: Path) -> None:
     record(repository)
     material = Material.read(repository, NAME)
-    text, _ = read(write_report(material, tmp_path / "out"))
+    text, _ = read(write_report(material, tmp_path / "out")[0])
     assert material.best is not None
     assert f"{material.best.mrr:.4f}" in text
     assert "1 failed, 1 pruned" in text
@@ -131,7 +134,7 @@ def test_a_name_is_no_html(repository: Repository, tmp_path: Path) -> None:
     record(repository)
     material = Material.read(repository, NAME)
     named = replace(material, search=replace(material.search, name="<script>alert(1)</script>"))
-    text, found = read(write_report(named, tmp_path / "out"))
+    text, found = read(write_report(named, tmp_path / "out")[0])
     assert found.tags["script"] == 0
     assert "&lt;script&gt;" in text
 
@@ -157,13 +160,29 @@ def test_what_to_try_next_follows_from_the_data(
     assert expected in {text for one in found for text in (one.what, one.command)}
 
 
+def test_the_command_writes_it_and_mlflow_keeps_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXREC_HOME", str(tmp_path / "home"))
+    for name in ("MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    with closing(Repository.open()) as repository:
+        record(repository)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "private.txt").write_text("nobody else's")
+    done = CliRunner().invoke(app, ["report", NAME, "--out", str(tmp_path / "out")], catch_exceptions=False)
+    assert done.output.splitlines() == [str(tmp_path / "out" / "report.html")]
+    kept = [file for file in (tmp_path / "home" / "runs").rglob("*") if file.is_file() and "report" in file.parts]
+    assert {file.stem for file in kept} == {"report", *EVERY_FIGURE}
+    refused = CliRunner().invoke(app, ["report", "nobody"])
+    assert refused.exit_code == 2
+
+
 def test_a_search_that_has_only_begun_has_a_page(repository: Repository, tmp_path: Path) -> None:
     config = load_config("smoke")
     repository.create_search(NAME, config.as_dict(), "fingerprint", {})
     with pytest.raises(UserError, match="has no trial yet"):
         Material.read(repository, NAME)
     writer_of(repository, NAME).add_trials(0, Design(Architecture.parse("000-000-000-000")), [0], Origin.FIXED, 0.1)
-    text, found = read(write_report(Material.read(repository, NAME), tmp_path / "out"))
+    text, found = read(write_report(Material.read(repository, NAME), tmp_path / "out")[0])
     assert found.tags["svg"] == 0
     assert "No trial is completed yet" in text
     assert re.search(r"0 of 2", text)
