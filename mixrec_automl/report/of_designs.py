@@ -69,7 +69,7 @@ def all_designs(material: Material) -> Drawn | None:
     rest = f" The best {MOST_DESIGNS} of {len(ranked)}." if len(ranked) > MOST_DESIGNS else ""
     caption = (
         f"A row for each design with its mean validation MRR (and how often it was trained), a column for each bit: "
-        f"{', '.join(SITES)} of each layer. Dark is parallel.{rest} Columns of one colour at the top are bits that "
+        f"{', '.join(SITES)} of each layer. Blue is parallel.{rest} Columns of one colour at the top are bits that "
         "good designs agree on."
     )
     return Drawn("designs", "All designs, the best first", caption, figure)

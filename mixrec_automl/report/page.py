@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import mixrec_automl
 from mixrec_automl.report import of_designs, over_time, trust
@@ -85,6 +86,7 @@ def write_report(material: Material, folder: Path) -> list[Path]:
 def _page(material: Material, figures: Sequence[_Shown]) -> str:
     loader = PackageLoader("mixrec_automl.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters["with_code"] = _with_code
     return environment.get_template("page.html.jinja").render(
         search=material.search,
         summary=_summary(material),
@@ -97,6 +99,11 @@ def _page(material: Material, figures: Sequence[_Shown]) -> str:
         dark=variables(DARK),
         footer=f"mixrec-automl {mixrec_automl.__version__}; search of {material.search.created_at:%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _with_code(text: str) -> Markup:
+    """What stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _summary(material: Material) -> str:

@@ -21,10 +21,8 @@ def comparison(material: Material) -> Drawn | None:
     told = ["The search has no confirmation that tells the winner's advantage over the fixed design from luck."]
     if found is not None:
         rows.append(("fixed design,\nvalidation", found.difference, found.low, found.high))
-        told = [
-            f"Over the fixed design: {LEVEL:.0%} over {found.seeds} new training seeds, corrected for the choice among "
-            f"{found.compared} designs, on the same users."
-        ]
+        chosen = f", corrected for the choice among {found.compared} designs" if found.compared > 1 else ""
+        told = [f"Over the fixed design: {LEVEL:.0%} over {found.seeds} new training seeds{chosen}, on the same users."]
     promoted = [one for one in material.promotions if one.state is SearchState.COMPLETED]
     key = "test_mrr_minus_popularity"
     if promoted and key in promoted[-1].metrics:

@@ -17,7 +17,7 @@ from mixrec_automl.cli.app import app
 from mixrec_automl.config import load_config
 from mixrec_automl.report.advice import advice
 from mixrec_automl.report.material import Material
-from mixrec_automl.report.page import FIGURES, write_report
+from mixrec_automl.report.page import FIGURES, _with_code, write_report
 from mixrec_automl.report.style import DARK, PAPER
 from mixrec_automl.store.records import Origin, SearchState
 from mixrec_automl.store.repository import Repository
@@ -137,6 +137,7 @@ def test_a_name_is_no_html(repository: Repository, tmp_path: Path) -> None:
     text, found = read(write_report(named, tmp_path / "out")[0])
     assert found.tags["script"] == 0
     assert "&lt;script&gt;" in text
+    assert _with_code("set `a<b` & go") == "set <code>a&lt;b</code> &amp; go"
 
 
 @pytest.mark.parametrize(
