@@ -36,7 +36,7 @@ def watch(stage: Stage, home: Path) -> subprocess.Popen[str]:
 
 def test_a_search_is_watched_to_its_end_and_takes_no_notice(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "home")
-    with stage.controller(plan(trials=2, epochs=EPOCHS, seconds=0.5)) as controller:
+    with stage.controller(plan(trials=4, epochs=EPOCHS, seconds=0.5)) as controller:
         controller.wait_for("trial 0 .*epoch 1/")
         first, second = (watch(stage, tmp_path / name) for name in ("first", "second"))
         try:
@@ -53,11 +53,11 @@ def test_a_search_is_watched_to_its_end_and_takes_no_notice(tmp_path: Path) -> N
                 process.wait()
         assert controller.finish() == 0, controller.output
     assert second.returncode == 0
-    assert f"search {NAME}: COMPLETED, 2 of 2 trials ended" in rest
+    assert f"search {NAME}: COMPLETED, 4 of 4 trials ended" in rest
     epochs = re.findall(r"^(trial \d .*epoch \d+)/", lines + rest, re.M)
     assert len(set(epochs)) == len(epochs), "none twice"
-    assert sum(line.startswith("trial 1  ") for line in epochs) == EPOCHS, "none left out"
-    check_results(stage.trials(), count=2)
+    assert sum(line.startswith("trial 3  ") for line in epochs) == EPOCHS, "none left out"
+    check_results(stage.trials(), count=4)
 
 
 def test_how_a_search_ended_is_the_exit_code_and_an_unknown_one_is_one_line(tmp_path: Path) -> None:
