@@ -68,7 +68,12 @@ class SlotRunner:
     """An actor; see `SlotExecutor`."""
 
     def __init__(
-        self, training: Training, cluster: ClusterConfig, folder: Path, is_shared: bool, fewest_workers: int | None
+        self,
+        training: Training,
+        cluster: ClusterConfig,
+        folder: Path,
+        is_shared: bool = False,
+        fewest_workers: int | None = None,
     ) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
         self._fewest_workers = fewest_workers

@@ -113,7 +113,7 @@ def test_an_interrupted_search_is_told_of(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("needed", "told", "remedy"),
-    [("0002", "older than 0002", "`mixrec-automl database upgrade`"), (None, "does not know", "a newer mixrec-automl")],
+    [("9999", "older than 9999", "`mixrec-automl database upgrade`"), (None, "does not know", "a newer mixrec-automl")],
 )
 def test_tables_of_another_revision_are_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, home: Path, needed: str | None, told: str, remedy: str
