@@ -9,7 +9,7 @@ from statistics import fmean, pvariance
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.of_designs import called
 from mixrec_automl.search.advantage import advantage_of_winner
-from mixrec_automl.store.records import Origin, SearchState, TrialState, by_design, fixed_design, scores
+from mixrec_automl.store.records import Origin, SearchState, TrialState, fixed_design
 
 STILL_RISING = 0.02
 """Share of the best MRR that the last epoch alone has added"""
@@ -64,7 +64,7 @@ def _of_the_noise(material: Material) -> Iterator[Advice]:
     if best is None or not material.is_over:
         return
     if best.origin is not Origin.CONFIRMATION:
-        if len(by_design(material.completed)) > 1 and not material.config.search.confirmation_share:
+        if len(material.scores_by_design) > 1 and not material.config.search.confirmation_share:
             yield Advice(
                 "Keep a share of the budget for a confirmation.",
                 "The winner is the best of many noisy scores, so it looks better than it is. Trained again with new "
@@ -90,11 +90,9 @@ def _of_the_noise(material: Material) -> Iterator[Advice]:
 
 
 def _of_the_spread(material: Material) -> Iterator[Advice]:
-    explained = material.explanation
-    groups = [own for group in by_design(material.completed).values() if (own := scores(group))]
-    if explained is None or len(groups) < FEWEST_DESIGNS:
+    groups, seeds = material.scores_by_design.values(), material.seed_deviation
+    if material.explanation is None or len(groups) < FEWEST_DESIGNS:
         return
-    seeds = explained.seed_deviation
     by_luck = fmean(seeds**2 / len(own) for own in groups)
     designs = max(pvariance([fmean(own) for own in groups]) - by_luck, 0.0) ** 0.5
     if designs < seeds:
@@ -129,8 +127,7 @@ def _of_the_space(material: Material) -> Iterator[Advice]:
         yield Advice(
             "Keep these bits.",
             f"Layer and adapter, with what parallel adds, by intervals that leave zero out: {told}. Where "
-            "several agree across layers, the same choice "
-            "is a good start on other data (`search.warm_start`).",
+            "several agree across layers, the same choice is a good start on other data (`search.warm_start`).",
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 from mixrec_automl.config import from_dict
 from mixrec_automl.search.explanation import Explanation, explain
+from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import (
     Observation,
@@ -20,6 +22,7 @@ from mixrec_automl.store.records import (
     scores,
 )
 from mixrec_automl.store.repository import Repository
+from search_spaces.design import Design
 from trainers.errors import UserError
 
 
@@ -54,6 +57,16 @@ class Material:
     def completed(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETED and trial.mrr is not None]
 
+    @cached_property
+    def scores_by_design(self) -> dict[Design, list[float]]:
+        """MRR of the completed trainings of each design that has some"""
+        return {design: scores(group) for design, group in by_design(self.completed).items()}
+
+    @cached_property
+    def seed_deviation(self) -> float:
+        """Standard deviation of MRR between training seeds of one design"""
+        return math.sqrt(training_seed_variance(self.completed))
+
     def curve(self, trial: Trial) -> list[tuple[int, float]]:
         """Epoch and validation MRR; of an epoch that several attempts reported, what the last one said."""
         seen = [one for one in self.observations if one.trial == trial.number and "validation_mrr" in one.metrics]
@@ -72,7 +85,7 @@ class Material:
     @property
     def is_noise_measured(self) -> bool:
         """Whether some design was trained twice; else the noise between training seeds is an assumption."""
-        return any(len(scores(group)) > 1 for group in by_design(self.completed).values())
+        return any(len(own) > 1 for own in self.scores_by_design.values())
 
     @property
     def is_over(self) -> bool:

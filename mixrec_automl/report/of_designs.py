@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -9,7 +11,6 @@ from mixrec_automl.report.drawn import Drawn, blank
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.style import BLUE, FAINT, GRID, INK, PAPER, SERIAL
 from mixrec_automl.search.effects import LEVEL, Effect
-from mixrec_automl.store.records import by_design, scores
 from search_spaces.architecture import BITS_PER_LAYER, SITES
 
 SHORT_SITES = ("causal", "context", "recommend.")
@@ -43,8 +44,9 @@ def winner(material: Material) -> Drawn | None:
 
 def all_designs(material: Material) -> Drawn | None:
     """The bits of every design, the best first."""
-    groups = by_design(material.completed)
-    ranked = sorted(groups, key=lambda design: -sum(scores(groups[design])) / len(groups[design]))
+    groups = material.scores_by_design
+    means = {design: fmean(own) for design, own in groups.items()}
+    ranked = sorted(means, key=lambda design: -means[design])
     if len(ranked) < 2:
         return None
     shown = ranked[:MOST_DESIGNS]
@@ -52,9 +54,10 @@ def all_designs(material: Material) -> Drawn | None:
     for row, design in enumerate(shown):
         for column, bit in enumerate(design.architecture.bits):
             _cell(axes, column, row, bit)
-    mean = [sum(scores(groups[design])) / len(groups[design]) for design in shown]
-    counts = [len(scores(groups[design])) for design in shown]
-    labels = [f"{value:.4f}{f' x{count}' if count > 1 else ''}" for value, count in zip(mean, counts, strict=True)]
+    counts = [len(groups[design]) for design in shown]
+    labels = [
+        f"{means[design]:.4f}{f' x{count}' if count > 1 else ''}" for design, count in zip(shown, counts, strict=True)
+    ]
     axes.set_yticks(range(len(shown)), labels, fontsize=7)
     bits = len(shown[0].architecture.bits)
     axes.set_xticks(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import accumulate
+from statistics import fmean
 
 from matplotlib.ticker import MaxNLocator
 
 from mixrec_automl.report.drawn import Drawn, blank
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.style import BLUE, FAINT, GREEN, ORANGE, PAPER, RED
-from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.store.records import Origin, TrialState, fixed_design, scores
 
 MARKS = {
@@ -34,7 +35,7 @@ def best_so_far(material: Material) -> Drawn | None:
     done = material.completed
     if not done:
         return None
-    deviation = training_seed_variance(done) ** 0.5
+    deviation = material.seed_deviation
     figure, axes = blank(3.6)
     for origin, mark in MARKS.items():
         own = [trial for trial in done if trial.origin is origin]
@@ -44,13 +45,11 @@ def best_so_far(material: Material) -> Drawn | None:
                 numbers, values, yerr=deviation, fmt=mark, color=BLUE, ecolor=FAINT, elinewidth=0.8, markersize=5,
                 label=str(origin),
             )  # fmt: skip
-    best: list[float] = []
-    for trial in done:
-        best.append(max([*best[-1:], *scores([trial])]))
+    best = list(accumulate(scores(done), max))
     axes.step([trial.number for trial in done], best, where="post", color=GREEN, label="best so far")
     fixed = scores(trial for trial in done if trial.design == fixed_design(done))
     if fixed:
-        axes.axhline(sum(fixed) / len(fixed), color=FAINT, linestyle="--", linewidth=1, label="fixed design, mean")
+        axes.axhline(fmean(fixed), color=FAINT, linestyle="--", linewidth=1, label="fixed design, mean")
     if "popularity" in material.search.floors:
         axes.axhline(material.search.floors["popularity"], color=ORANGE, linestyle=":", linewidth=1, label="popularity")
     axes.set(xlabel="trial", ylabel="validation MRR")

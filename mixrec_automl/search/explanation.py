@@ -9,7 +9,6 @@ from botorch.utils.sampling import manual_seed
 
 from mixrec_automl.search.effects import Effect, effects_of_bits, effects_of_pairs
 from mixrec_automl.search.encoding import of_bits
-from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.surrogate import leave_one_out
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, fit_trials
@@ -51,8 +50,6 @@ class Explanation:
     pairs: list[Effect]
     """Of all pairs, the largest first"""
     calibration: Calibration | None
-    seed_deviation: float
-    """Standard deviation of MRR between training seeds of one design"""
 
 
 def explain(completed: Sequence[Trial], bits: int) -> Explanation | None:
@@ -68,4 +65,4 @@ def explain(completed: Sequence[Trial], bits: int) -> Explanation | None:
             predicted, deviation = leave_one_out(surrogate)
             observed = surrogate.outcome_transform.untransform(surrogate.train_targets[:, None])[0][:, 0]
             calibration = Calibration(tuple(observed.tolist()), tuple(predicted.tolist()), tuple(deviation.tolist()))
-    return Explanation(effects, pairs, calibration, training_seed_variance(completed) ** 0.5)
+    return Explanation(effects, pairs, calibration)
