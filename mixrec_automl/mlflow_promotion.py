@@ -26,8 +26,12 @@ class PromotionRun:
     """One MLflow run of a promotion."""
 
     @refusal_told()
-    def __init__(self, repository: Repository, promotion: Promotion, trial: Trial) -> None:
-        """Brings MLflow up to date with the search, then opens a run below it. Raises MlflowRefusedError."""
+    def __init__(self, repository: Repository, promotion: Promotion, trial: Trial, began_with: str) -> None:
+        """Brings MLflow up to date with the search, then opens a run below it. Raises MlflowRefusedError.
+
+        Args:
+            began_with: which weights the training began with, in words.
+        """
         uri = paths.tracking_uri()
         view = open_view(repository, promotion.search, uri, artifacts_folder(promotion.search))
         view.update(repository)
@@ -37,7 +41,7 @@ class PromotionRun:
             view.experiment_id, tags=tags, run_name=f"promotion-{promotion.number}-of-trial-{trial.number}"
         )
         self.id = str(run.info.run_id)
-        told = {"architecture": trial.architecture, "trial": trial.number, "seed": trial.seed}
+        told = {"architecture": trial.architecture, "trial": trial.number, "seed": trial.seed, "began_with": began_with}
         told |= dict(trial.design.settings)
         self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in told.items()])
 

@@ -66,7 +66,7 @@ def run_promotion(
         run: PromotionRun | None = None
         try:
             with console.status("MLflow"):
-                run = PromotionRun(repository, promotion, plan.trial)
+                run = PromotionRun(repository, promotion, plan.trial, plan.began_with)
             is_trained = _train(plan, run, stop, console)
             with raise_on_signals():
                 if not is_trained or stop.is_set():
@@ -76,7 +76,7 @@ def run_promotion(
             with console.status("registering"):
                 example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
                 version = registry.register(name, plan.package, run.id, example, data.fingerprint)
-                _describe(registry, version, evaluations, decision)
+                _describe(registry, version, plan, evaluations, decision)
                 if decision.moves:
                     registry.move_champion(version)
         except KeyboardInterrupt:
@@ -142,12 +142,17 @@ def _decide(
 
 
 def _describe(
-    registry: Registry, version: ModelVersion, evaluations: tuple[Evaluation, ...], decision: Decision
+    registry: Registry,
+    version: ModelVersion,
+    plan: PromotionPlan,
+    evaluations: tuple[Evaluation, ...],
+    decision: Decision,
 ) -> None:
     shown = {
         f"test_{name}": f"{value:.4f}" for name, value in asdict(evaluations[0].metrics).items() if name != "users"
     }
-    registry.describe(version, {**shown, "mixrec.gate": decision.reason})
+    told = {"mixrec.gate": decision.reason, "mixrec.began_with": plan.began_with}
+    registry.describe(version, {**shown, **told})
 
 
 def _end(

@@ -77,6 +77,11 @@ class PromotionPlan:
     def package(self) -> Path:
         return self.folder / "package"
 
+    @property
+    def began_with(self) -> str:
+        """In words, for those who meet the model later."""
+        return "fresh weights" if self.start is None else f"the weights of trial {self.trial.number}"
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -156,8 +156,13 @@ class Registry:
         if TAG_REPLACED not in tags:
             raise UserError(f"{name} version {champion.version} has replaced no other champion")
         before = self.find(f"{name}/{tags[TAG_REPLACED]}")
-        with scratch_folder() as folder:
-            self.fetch(before, Path(folder))  # a service would refuse a version whose files are gone
+        uri = self._package_uri(before)
+        try:
+            files = mlflow.artifacts.list_artifacts(artifact_uri=uri, tracking_uri=self._tracking_uri)
+        except (MlflowException, OSError) as error:
+            raise _gone(before, uri) from error
+        if not files:  # a service would refuse it
+            raise _gone(before, uri)
         with _answering():
             self._client.set_registered_model_alias(name, CHAMPION, before.version)
         return champion, before
@@ -202,8 +207,7 @@ class Registry:
         Raises:
             UserError: its files are gone, or the registry does not answer.
         """
-        with _answering():
-            uri = f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
+        uri = self._package_uri(found)
         # Given a destination, MLflow copies even the files of a local registry.
         is_local = uri.startswith(("file:", "/"))
         try:
@@ -211,9 +215,12 @@ class Registry:
                 artifact_uri=uri, dst_path=None if is_local else str(folder), tracking_uri=self._tracking_uri
             )
         except (MlflowException, OSError) as error:
-            what = f"{found.name} version {found.version}"
-            raise UserError(f"{what}: there is no package (any more) at {uri}; promote it again") from error
+            raise _gone(found, uri) from error
         return Path(place)
+
+    @_answering()
+    def _package_uri(self, found: ModelVersion) -> str:
+        return f"{self._client.get_model_version_download_uri(found.name, found.version)}/artifacts/{PACKAGE}"
 
     def _not_found(self, model: str, name: str) -> str:
         names = sorted(found.name for found in self._client.search_registered_models())
@@ -229,6 +236,11 @@ class Registry:
 
 def _as_version(found: MlflowVersion) -> ModelVersion:
     return ModelVersion(found.name, str(found.version), found.tags.get(TAG_DATA, ""))
+
+
+def _gone(version: ModelVersion, uri: str) -> UserError:
+    what = f"{version.name} version {version.version}"
+    return UserError(f"{what}: there is no package (any more) at {uri}; promote it again")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -75,16 +75,19 @@ def project(repository: Repository, search: str, tracking_uri: str, artifacts: P
 
 
 def keep_report(repository: Repository, search: str, files: Sequence[Path]) -> None:
-    """Store a report among the artifacts of the search's run, brought up to date. Raises what MLflow raises.
+    """Store a report among the artifacts of the search's run, brought up to date.
+
+    Raises MlflowRefusedError, and what MLflow raises.
 
     Args:
         files: the page, and its figures below its folder.
     """
-    view = open_view(repository, search, paths.tracking_uri(), artifacts_folder(search))
-    view.update(repository)
-    for file in files:
-        below = file.parent.relative_to(files[0].parent)
-        view.keep(file, (Path(REPORT) / below).as_posix())
+    with refusal_told():
+        view = open_view(repository, search, paths.tracking_uri(), artifacts_folder(search))
+        view.update(repository)
+        for file in files:
+            below = file.parent.relative_to(files[0].parent)
+            view.keep(file, (Path(REPORT) / below).as_posix())
 
 
 def count_experiments(tracking_uri: str) -> int:

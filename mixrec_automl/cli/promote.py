@@ -121,7 +121,8 @@ def _announce(plan: PromotionPlan, console: Console) -> None:
     cluster, epochs = plan.config.cluster, plan.config.training.epochs
     processes = "1 process" if cluster.workers_per_trial == 1 else f"{cluster.workers_per_trial} processes"
     console.print(
-        f"training on all users: {epochs} epochs, {processes} of {cluster.cpus_per_worker} CPU", highlight=False
+        f"training on all users: {epochs} epochs, {processes} of {cluster.cpus_per_worker} CPU, from {plan.began_with}",
+        highlight=False,
     )
 
 

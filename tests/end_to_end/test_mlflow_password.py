@@ -114,7 +114,7 @@ def promotion_run(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str, searc
         started(writer, 0)
         writer.complete_trial(0, 1, 0.5, 0.01)
         (trial,) = repository.trials(search)
-        return PromotionRun(repository, repository.add_promotion(search, 0), trial)
+        return PromotionRun(repository, repository.add_promotion(search, 0), trial, "fresh weights")
 
 
 def test_a_promotion_is_shown_and_registered(
@@ -179,7 +179,7 @@ def test_who_may_only_read_is_told_so(server: MlflowServer, tmp_path: Path, monk
     with closing(Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")) as repository:
         (trial,) = repository.trials("ours")
         with pytest.raises(UserError, match=r"does not allow this user to do that: export .* with the permission EDIT"):
-            PromotionRun(repository, repository.add_promotion("ours", 0), trial)
+            PromotionRun(repository, repository.add_promotion("ours", 0), trial, "fresh weights")
 
 
 def test_no_password_is_kept_by_the_server(server: MlflowServer) -> None:

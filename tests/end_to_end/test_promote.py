@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from mixrec_automl.store.records import SearchState, best_trial
 from tests.end_to_end.shell import Shell, assert_own_lines_only, wait_for
@@ -59,7 +60,7 @@ def test_the_winner_is_promoted_and_recommends(shell: Shell) -> None:
     output = shell.run("promote", "s")
     assert_own_lines_only(output.splitlines())
     assert epochs_in(output) == list(range(1, EPOCHS + 1))
-    assert f"training on all users: {EPOCHS} epochs, 2 processes of 1 CPU" in output
+    assert f"training on all users: {EPOCHS} epochs, 2 processes of 1 CPU, from fresh weights" in output
     assert "better than popularity: test MRR +0." in output
     assert f"the same {USERS} users" in output
     assert "mixrec-shop version 1 is now the champion" in output
@@ -90,7 +91,7 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     other = str(1 - winner.number)
     before = len(repository.promotions("s"))
 
-    process = shell.start("promote", "s", "--trial", other)
+    process = shell.start("promote", "s", "--trial", other, "--from-trial")
     try:
         lines = wait_for(process, f"epoch 2/{EPOCHS}")
         ray_folders = set(re.findall(r"/tmp/mixrec-\w+", " ".join(Stage(shell.home).left_behind())))
@@ -106,12 +107,13 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     assert process.returncode == 130, output
     assert took < SECONDS_TO_END, output
     assert_own_lines_only(output.splitlines())
-    assert f"stopped; to go on: mixrec-automl promote s --trial {other}" in output
+    assert f"stopped; to go on: mixrec-automl promote s --trial {other} --from-trial" in output
     assert Stage(shell.home).left_behind() == []
     assert not any(Path(folder).exists() for folder in ray_folders)
     assert repository.promotions("s")[-1].state is SearchState.STOPPED
 
-    again = shell.run("promote", "s", "--trial", other)
+    again = shell.run("promote", "s", "--trial", other, "--from-trial")
+    assert f"from the weights of trial {other}" in again
     assert epochs_in(again), again
     first = epochs_in(again)[0]
     assert epochs_in(again) == list(range(first, EPOCHS + 1))
@@ -120,6 +122,9 @@ def test_an_interrupted_promotion_goes_on_and_meets_the_gate(shell: Shell) -> No
     recorded = repository.promotions("s")[before:]
     assert [one.state for one in recorded] == [SearchState.STOPPED, SearchState.COMPLETED]
     assert {one.trial for one in recorded} == {int(other)}
+    name, version = str(recorded[-1].model_version).split("/")
+    client = MlflowClient(tracking_uri=f"sqlite:///{shell.home / 'mlflow.db'}")
+    assert client.get_model_version(name, version).tags["mixrec.began_with"] == f"the weights of trial {other}"
 
 
 def test_a_rollback_that_cannot_be_is_one_line(shell: Shell) -> None:

@@ -20,8 +20,8 @@ KILLS = 20
 RUNNING_SECONDS = 8.0
 """How long after its start a controller may live, in which trials are completed."""
 RAYS_OWN = (sys.executable, "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
-"""Small processes of Ray's own, which notice only after half a minute or more that their node is gone; a worker that was
-still on its way into the cluster asks for it that long as well. None of them ever had work."""
+"""Processes of Ray's own, which notice only after half a minute or more that their node is gone; so does a worker that
+was still on its way into the cluster. None of them has work."""
 SEED_VARIABLE = "MIXREC_FAULT_SEED"
 """Repeats the moments of a run whose seed was printed."""
 

@@ -167,7 +167,8 @@ def test_a_promotion_trains_on_all_users_tests_registers_and_becomes_champion(wo
 
     (run,) = world.mlflow_runs()
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"architecture": "010", "trial": "1", "seed": "0"}
+    told = {"architecture": "010", "trial": "1", "seed": "0", "began_with": "fresh weights"}
+    assert run.data.params == told
     assert run.data.metrics["test_mrr"] == pytest.approx(with_seen.metrics.mrr)
     assert run.data.metrics["test_unseen_mrr"] == pytest.approx(without_seen.metrics.mrr)
     client = MlflowClient(tracking_uri=paths.tracking_uri())
