@@ -181,7 +181,7 @@ def test_a_search_that_has_only_begun_has_a_page(repository: Repository, tmp_pat
     config = load_config("smoke")
     repository.create_search(NAME, config.as_dict(), "fingerprint", {})
     with pytest.raises(UserError, match="has no trial yet"):
-        Material.read(repository, NAME)
+        write_report(Material.read(repository, NAME), tmp_path / "out")
     writer_of(repository, NAME).add_trials(0, Design(Architecture.parse("000-000-000-000")), [0], Origin.FIXED, 0.1)
     text, found = read(write_report(Material.read(repository, NAME), tmp_path / "out")[0])
     assert found.tags["svg"] == 0
