@@ -10,7 +10,7 @@ COMPUTING := tests/search_spaces tests/trainers tests/oracles tests/mixrec_autom
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint unit faults fuzz audit test-cluster cluster-demo soak parity docs clean
+.PHONY: help install search test lint unit faults fuzz audit test-cluster cluster-demo soak parity docs pictures clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,8 +66,14 @@ parity: install  ## our GRU4Rec, SASRec, BERT4Rec and FDSA against RecBole's, wh
 	$(BIN)/mixrec-automl data prepare ml-100k
 	$(BIN)/python -u -m tools.recbole_parity.compare --data ml-100k
 
-docs: install  ## write docs/configuration.md anew from the configuration classes
+docs: install  ## write the generated pages of docs/ anew, and build the site into site/
 	$(BIN)/python -m mixrec_automl.configuration_reference > docs/configuration.md
+	$(BIN)/typer mixrec_automl.cli.app utils docs --name mixrec-automl --title Commands --output docs/commands.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+SEARCH ?= $(error make pictures SEARCH=NAME: a search that has ended)
+pictures: docs  ## take the pictures under docs/images anew, of the search SEARCH; needs Chromium
+	$(BIN)/python -m tools.screenshots $(SEARCH)
 
 clean:  ## remove .venv and caches; data and searches stay
-	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
+	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist site

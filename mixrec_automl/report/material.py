@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mixrec_automl.config import from_dict
-from mixrec_automl.search.explanation import Explanation, explain
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import (
@@ -25,6 +25,9 @@ from mixrec_automl.store.repository import Repository
 from search_spaces.design import Design
 from trainers.errors import UserError
 
+if TYPE_CHECKING:
+    from mixrec_automl.search.explanation import Explanation
+
 
 @dataclass(frozen=True)
 class Material:
@@ -39,13 +42,11 @@ class Material:
 
     @classmethod
     def read(cls, repository: Repository, name: str) -> Material:
-        """Raises UserError where there is no such search, it is a study, or it has no trial yet."""
+        """Raises UserError where there is no such search, or it is a study."""
         search = repository.search(name)
         if "study" in search.config:
             raise UserError(f"{name!r} is a study: `mixrec-automl study show {name}` compares its variants")
         trials = tuple(sorted(repository.trials(name), key=lambda trial: trial.number))
-        if not trials:
-            raise UserError(f"search {name!r} has no trial yet, and so nothing to report")
         observations, promotions = repository.observations(name), tuple(repository.promotions(name))
         return cls(search, from_dict(search.config, f"search {name}"), trials, observations, promotions)
 
@@ -76,7 +77,11 @@ class Material:
     @cached_property
     def explanation(self) -> Explanation | None:
         """Of what the surrogate makes of the bits; None of a search that has settings as well, or too few designs."""
-        return None if self.config.search.settings else explain(self.completed, self.bits)
+        if self.config.search.settings or not self.completed:
+            return None
+        from mixrec_automl.search.explanation import explain  # BoTorch: seconds that reading alone need not cost
+
+        return explain(self.trials, self.bits)
 
     @property
     def bits(self) -> int:

@@ -17,6 +17,7 @@ from mixrec_automl.report.drawn import Drawn
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.style import DARK, drawing, inline_svg, variables
 from mixrec_automl.store.records import Trial, TrialState
+from trainers.errors import UserError
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -30,6 +31,7 @@ DRAW: tuple[Callable[[Material], Drawn | None], ...] = (
     of_designs.bit_effects,
     of_designs.pair_effects,
     trust.calibration,
+    trust.next_design,
     over_time.learning_curves,
     over_time.timeline,
 )
@@ -61,8 +63,17 @@ def write_report(material: Material, folder: Path) -> list[Path]:
         The page, then the figures.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserError: the search has no trial yet, or the folder cannot be written.
     """
+    if not material.trials:
+        raise UserError(f"search {material.search.name!r} has no trial yet, and so nothing to report")
+    try:
+        return _write(material, folder)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {folder}: {error.strerror}") from error
+
+
+def _write(material: Material, folder: Path) -> list[Path]:
     figures = folder / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE

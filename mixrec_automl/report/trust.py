@@ -9,6 +9,7 @@ from mixrec_automl.report.material import Material
 from mixrec_automl.report.style import BLUE, FAINT, GREEN, ORANGE
 from mixrec_automl.search.advantage import LEVEL, advantage_of_winner
 from mixrec_automl.store.records import SearchState, scores
+from search_spaces.architecture import Architecture
 
 NINETY = 1.645
 """Standard deviations of a normal variable on either side that hold 90 % of it"""
@@ -61,6 +62,25 @@ def calibration(material: Material) -> Drawn | None:
         "Its hyperparameters know all outcomes, which flatters it."
     )
     return Drawn("calibration", "Does the surrogate know?", caption, figure)
+
+
+def next_design(material: Material) -> Drawn | None:
+    """What PR does, on the way to the design that would come next."""
+    found = material.explanation
+    if found is None or found.next is None:
+        return None
+    path = found.next
+    figure, axes = blank(3.2)
+    for bit, chances in enumerate(zip(*path.theta, strict=True)):
+        axes.plot(chances, color=BLUE if path.design[bit] else FAINT, linewidth=1)
+    axes.set(xlabel="step of the ascent", ylabel="probability of parallel", ylim=(-0.03, 1.03))
+    caption = (
+        "Probabilistic reparameterization, on what the surrogate knows after all trials: a line for the probability of "
+        f"each bit, blue where it ends parallel, from one of {path.restarts} starts to the new design that would come, "
+        f"{Architecture.from_bits(path.design)}. {path.arrived} starts end there. Lines that stay in the middle are "
+        "bits that could be either way."
+    )
+    return Drawn("next-design", "How the next design is found", caption, figure)
 
 
 def front(material: Material) -> Drawn | None:

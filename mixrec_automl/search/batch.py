@@ -59,8 +59,7 @@ class Beliefs:
         Raises:
             SpaceExhausted: as `propose_point`.
         """
-        mean, _deviation = predict(self.surrogate, self.relaxation.features(self.observed))
-        good = self.observed[mean.argsort(descending=True, stable=True)]
+        good = self._best_first()
         while True:
             point, value = propose_point(
                 self._acquisition(pending), self.relaxation, taken, good, ascent, seed, self.feasible
@@ -70,6 +69,28 @@ class Beliefs:
                 point = self._to_evaluate(point, pending, self.noise_variance)
             yield point, value
             taken, pending = (torch.cat([rows, point[None]]) for rows in (taken, pending))
+
+    def watched(self, taken: Tensor, ascent: Ascent, seed: int) -> tuple[Tensor, Tensor]:
+        """How PR comes to the new point that it would propose next, nothing being pending.
+
+        Returns:
+            That point [D], and phi [steps + 1, restarts, P] on the way to it.
+
+        Raises:
+            SpaceExhausted: as `propose_point`.
+        """
+        path: list[Tensor] = []
+        acquisition = self._acquisition(self.observed[:0])
+        point, _value = propose_point(
+            acquisition, self.relaxation, taken, self._best_first(), ascent, seed, self.feasible,
+            lambda phi: path.append(phi.detach().clone()),
+        )  # fmt: skip
+        return point, torch.stack(path)
+
+    def _best_first(self) -> Tensor:
+        """The observed points, the highest posterior mean first."""
+        mean, _deviation = predict(self.surrogate, self.relaxation.features(self.observed))
+        return self.observed[mean.argsort(descending=True, stable=True)]
 
     def _acquisition(self, pending: Tensor) -> Acquisition:
         features = self.relaxation.features

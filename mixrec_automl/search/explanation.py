@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from botorch.utils.sampling import manual_seed
+from torch import Tensor
 
+from mixrec_automl.search.batch import Beliefs
 from mixrec_automl.search.effects import Effect, effects_of_bits, effects_of_pairs
-from mixrec_automl.search.encoding import of_bits
-from mixrec_automl.search.surrogate import leave_one_out
+from mixrec_automl.search.encoding import bits_of, of_bits
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
+from mixrec_automl.search.proposer import SpaceExhausted
+from mixrec_automl.search.relaxation import Relaxation
+from mixrec_automl.search.surrogate import DesignSurrogate, leave_one_out
 from mixrec_automl.search.threads import one_thread
 from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, fit_trials
 from mixrec_automl.store.records import Trial, by_design, scores
@@ -42,6 +48,19 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Path:
+    """How PR comes to the design that it would try next."""
+
+    design: tuple[int, ...]
+    theta: tuple[tuple[float, ...], ...]
+    """Probability that each bit is 1, before the first step of the ascent and after each; of the restart that ends
+    nearest to the design"""
+    arrived: int
+    """Restarts that end at the design, every bit of it being the more likely one"""
+    restarts: int
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Of a search over bits alone."""
 
@@ -50,19 +69,44 @@ class Explanation:
     pairs: list[Effect]
     """Of all pairs, the largest first"""
     calibration: Calibration | None
+    next: Path | None
+    """None where every design has been proposed"""
 
 
-def explain(completed: Sequence[Trial], bits: int) -> Explanation | None:
-    """By a surrogate of the completed trials of a search over `bits` bits; None where they do not allow one."""
-    groups = [scores(group) for group in by_design(completed).values()]
+def explain(trials: Sequence[Trial], bits: int) -> Explanation | None:
+    """By a surrogate of the completed `trials` of a search over `bits` bits; None where they do not allow one."""
+    designs = by_design(trials)
+    groups = [own for group in designs.values() if (own := scores(group))]
     if len(groups) < LEAST_COMPLETED or len({score for group in groups for score in group}) < 2:
         return None
     with one_thread(), manual_seed(0):
-        surrogate = fit_trials(completed, of_bits(bits))
+        surrogate = fit_trials(trials, of_bits(bits))
         effects, pairs = effects_of_bits(surrogate, bits), effects_of_pairs(surrogate, bits)
         calibration = None
         if len(groups) >= FEWEST_CALIBRATED:
             predicted, deviation = leave_one_out(surrogate)
             observed = surrogate.outcome_transform.untransform(surrogate.train_targets[:, None])[0][:, 0]
             calibration = Calibration(tuple(observed.tolist()), tuple(predicted.tolist()), tuple(deviation.tolist()))
-    return Explanation(effects, pairs, calibration)
+        observed_designs = [design for design, group in designs.items() if scores(group)]
+        path = _path(surrogate, bits_of(observed_designs), bits_of(list(designs)))
+    return Explanation(effects, pairs, calibration, path)
+
+
+def _path(surrogate: DesignSurrogate, observed: Tensor, taken: Tensor) -> Path | None:
+    """Of the ascent that would follow the search.
+
+    Args:
+        observed: designs with a score, [any, bits].
+        taken: those that have been proposed, [any, bits].
+    """
+    relaxation, ascent = Relaxation.of_bits(observed.shape[1]), Ascent()
+    try:
+        point, phi = Beliefs(relaxation, surrogate, observed).watched(taken, ascent, seed=0)
+    except SpaceExhausted:
+        return None
+    theta = torch.stack([relaxation.upper(step, ascent.temperature) for step in phi])  # [steps + 1, restarts, bits]
+    likely = torch.where(point == 1, theta[-1], 1 - theta[-1])
+    nearest = int(likely.log().sum(dim=1).argmax())
+    arrived = int((likely > 0.5).all(dim=1).sum())
+    bits = tuple(int(bit) for bit in point.tolist())
+    return Path(bits, tuple(map(tuple, theta[:, nearest].tolist())), arrived, theta.shape[1])

@@ -30,6 +30,8 @@ Acquisition = Callable[[Tensor], Tensor]
 """Points [any, D] -> values [any]; differentiable in the continuous columns."""
 Feasible = Callable[[Tensor], Tensor]
 """Points [any, D] -> whether each may be proposed, bool [any]."""
+Watch = Callable[[Tensor], None]
+"""Shown phi [R, P] before the first step and after each; must leave it as it is."""
 WIDENINGS = 40
 """How often the temperature is doubled before no further point is believed to be there."""
 
@@ -80,18 +82,28 @@ def starting_points(good: Tensor, relaxation: Relaxation, ascent: Ascent, genera
     return phi
 
 
-def _ascend(phi: Tensor, gradient: Callable[[Tensor], Tensor], relaxation: Relaxation, ascent: Ascent) -> Tensor:
+def _ascend(
+    phi: Tensor, gradient: Callable[[Tensor], Tensor], relaxation: Relaxation, ascent: Ascent, watch: Watch
+) -> Tensor:
     phi = phi.clone()
+    watch(phi)
     optimiser = torch.optim.Adam([phi], lr=ascent.learning_rate, maximize=True)
     for _ in range(ascent.steps):
         phi.grad = gradient(phi)
         optimiser.step()
         phi.clamp_min_(0.0)
         phi.copy_(phi.minimum(relaxation.highest))
+        watch(phi)
     return phi
 
 
-def ascend_exactly(phi: Tensor, values: Tensor, relaxation: Relaxation, ascent: Ascent) -> Tensor:
+def _unwatched(_: Tensor) -> None:
+    pass
+
+
+def ascend_exactly(
+    phi: Tensor, values: Tensor, relaxation: Relaxation, ascent: Ascent, watch: Watch = _unwatched
+) -> Tensor:
     """Maximise the exact expectation from each start; `values` as in `exact_expectation`."""
 
     def gradient(point: Tensor) -> Tensor:
@@ -99,11 +111,16 @@ def ascend_exactly(phi: Tensor, values: Tensor, relaxation: Relaxation, ascent: 
         total = exact_expectation(relaxation.probabilities(leaf, ascent.temperature), values).sum()
         return torch.autograd.grad(total, leaf)[0]
 
-    return _ascend(phi, gradient, relaxation, ascent)
+    return _ascend(phi, gradient, relaxation, ascent, watch)
 
 
 def ascend_by_sampling(
-    phi: Tensor, values_of: Acquisition, relaxation: Relaxation, ascent: Ascent, generator: torch.Generator
+    phi: Tensor,
+    values_of: Acquisition,
+    relaxation: Relaxation,
+    ascent: Ascent,
+    generator: torch.Generator,
+    watch: Watch = _unwatched,
 ) -> Tensor:
     """Maximise the expectation by Monte Carlo; rewards are scaled to unit spread within each restart."""
 
@@ -117,7 +134,7 @@ def ascend_by_sampling(
             found = found + torch.autograd.grad(rewards.mean(dim=1).sum(), leaf)[0]
         return found
 
-    return _ascend(phi, gradient, relaxation, ascent)
+    return _ascend(phi, gradient, relaxation, ascent, watch)
 
 
 def propose_point(
@@ -128,6 +145,7 @@ def propose_point(
     ascent: Ascent,
     seed: int,
     feasible: Feasible | None = None,
+    watch: Watch = _unwatched,
 ) -> tuple[Tensor, float]:
     """The best unseen point that the optimised distributions hold, and its acquisition value.
 
@@ -139,6 +157,7 @@ def propose_point(
         ascent: options.
         seed: of all random numbers; the same seed gives the same answer.
         feasible: the constraints of the space, where it has any.
+        watch: told of every step of the ascent.
 
     Raises:
         SpaceExhausted: `seen` holds all points of the space, or no other feasible one was found.
@@ -168,9 +187,9 @@ def propose_point(
         every = relaxation.canonical(all_points([factor.levels for factor in relaxation.factors]))
         if not bool(free(every).any()):
             raise SpaceExhausted("all designs of the space that its constraints allow have been proposed")
-        phi = ascend_exactly(phi, floored(every), relaxation, ascent)
+        phi = ascend_exactly(phi, floored(every), relaxation, ascent, watch)
     else:
-        phi = ascend_by_sampling(phi, floored, relaxation, ascent, generator)
+        phi = ascend_by_sampling(phi, floored, relaxation, ascent, generator, watch)
 
     temperature = ascent.temperature
     for _ in range(WIDENINGS):

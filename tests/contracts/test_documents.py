@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,28 @@ FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|toml)")
 def test_the_page_of_the_configuration_is_up_to_date() -> None:
     written = (ROOT / "docs/configuration.md").read_text("utf-8")
     assert written == reference(), "out of date: run `make docs`"
+
+
+def test_the_page_of_the_commands_is_up_to_date(tmp_path: Path) -> None:
+    made = tmp_path / "commands.md"
+    typer = Path(sys.executable).with_name("typer")
+    command = [typer, "mixrec_automl.cli.app", "utils", "docs", "--name", "mixrec-automl", "--title", "Commands"]
+    subprocess.run([*command, "--output", made], check=True, capture_output=True, cwd=ROOT)
+    assert (ROOT / "docs/commands.md").read_text("utf-8") == made.read_text("utf-8"), "out of date: run `make docs`"
+
+
+def test_the_site_builds_and_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """Strictly: a page that the navigation lacks, or a link or heading that is not there, ends it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"', page.read_text("utf-8"))
+        loaded += re.findall(r'<link[^>]*rel="(?:stylesheet|icon)"[^>]*href="([^"]+)"', page.read_text("utf-8"))
+        assert [one for one in loaded if "//" in one] == [], page
 
 
 def test_every_key_of_the_configuration_has_a_meaning() -> None:

@@ -47,6 +47,10 @@ def test_every_contract_can_break(tmp_path: Path) -> None:
     [
         ("search_spaces.damoe", ("torch", "numpy", "transformers", "ray")),
         ("mixrec_automl.search.proposer", ("torch", "ax", "botorch")),
+        (
+            "mixrec_automl",
+            ("torch", "ray", "mlflow", "pandas", "numpy", "matplotlib", "sqlalchemy", "pydantic", "rich"),
+        ),
         ("mixrec_automl.cli.app", ("torch", "ray", "mlflow", "ax", "transformers")),
     ],
 )

@@ -29,8 +29,8 @@ from trainers.errors import UserError
 NAME = "first"
 COMPLETED = 9
 EVERY_FIGURE = {
-    "best-so-far", "winner", "comparison", "designs", "bit-effects", "pair-effects", "calibration", "learning-curves",
-    "timeline",
+    "best-so-far", "winner", "comparison", "designs", "bit-effects", "pair-effects", "calibration", "next-design",
+    "learning-curves", "timeline",
 }  # fmt: skip
 
 

@@ -45,6 +45,25 @@ def free(beliefs: Beliefs, *taken: Tensor) -> Tensor:
     return every[~(every[:, None] == gone).all(dim=2).any(dim=1)]
 
 
+@pytest.mark.parametrize("bits", [4, 14])
+def test_a_watched_ascent_is_the_one_that_proposes(bits: int) -> None:
+    """Both by the exact expectation and by samples."""
+    beliefs = beliefs_of(bits, 6, seed=0)
+    point, phi = beliefs.watched(beliefs.observed, Ascent(), seed=1)
+    assert torch.equal(point, first_two(beliefs)[0])
+    assert phi.shape == (Ascent().steps + 1, Ascent().restarts, bits)
+    assert not torch.equal(phi[0], phi[1]), "a step each, not the same tensor over and over"
+    assert bool(((phi >= 0) & (phi <= 1)).all())
+    gained = [exact_gain(beliefs, phi[place]) for place in (0, -1)]
+    assert gained[1] > gained[0]
+
+
+def exact_gain(beliefs: Beliefs, phi: Tensor) -> float:
+    """Mean over restarts of the acquisition value at each one's most likely design."""
+    with torch.no_grad():
+        return float(LogNoisyExpectedImprovement(beliefs.surrogate, beliefs.observed)((phi > 0.5).double()).mean())
+
+
 @pytest.mark.parametrize(("bits", "observed"), [(2, 2), (3, 3), (3, 5)])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_second_point_is_the_best_beside_the_first(bits: int, observed: int, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from mixrec_automl.search.effects import LEVEL, effects_of_bits, effects_of_pairs, half_width
 from mixrec_automl.search.explanation import Calibration, explain
+from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.surrogate import DesignSurrogate, fit, predict
 from mixrec_automl.store.records import Origin, Trial, TrialState
 from search_spaces.architecture import Architecture
@@ -80,6 +82,22 @@ def test_too_few_designs_explain_nothing() -> None:
     few = explain([trial(0, "000", 0.1), trial(1, "001", 0.2)], 3)
     assert few is not None
     assert few.calibration is None
+
+
+def test_the_way_to_the_next_design_ends_at_it() -> None:
+    bits = ["000", "001", "010", "100"]
+    trials = [trial(number, own, 0.1 + 0.05 * own.count("1")) for number, own in enumerate(bits)]
+    found = explain([*trials, replace(trial(4, "111", 0), state=TrialState.FAILED, mrr=None)], 3)
+    assert found is not None
+    assert found.next is not None
+    assert sum(found.next.design) == 2, "two bits are better than one, and all three have failed"
+    assert len(found.next.theta) == Ascent().steps + 1
+    assert [chance > 0.5 for chance in found.next.theta[-1]] == [bool(bit) for bit in found.next.design]
+    assert 0 < found.next.arrived <= found.next.restarts
+    every = [trial(number, f"{number:03b}", 0.1 + 0.01 * number) for number in range(8)]
+    exhausted = explain(every, 3)
+    assert exhausted is not None
+    assert exhausted.next is None, "no design is left"
 
 
 def test_the_share_explained_is_that_of_the_variance() -> None:

@@ -1,0 +1,60 @@
+"""The tutorials as a reader types them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.repository import ROOT
+from tests.end_to_end.shell import Shell
+from tests.trainers.tiny_backbone_folder import write_tiny_backbone
+from trainers.model.pretrained import load_pretrained
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+
+TUTORIALS = ROOT / "docs/tutorials"
+BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```', re.S | re.M)
+
+
+def type_in(folder: Path, *command: str) -> str:
+    """What the command prints, in a home of its own, where `mixrec-automl` is on the path."""
+    environment = Shell(folder).environment
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_shop_of_twelve_things(tmp_path: Path) -> None:
+    kinds, told = [], ""
+    for block in BLOCK.finditer((TUTORIALS / "own-data.md").read_text("utf-8")):
+        kinds.append(block["kind"])
+        if block["title"]:
+            (tmp_path / block["title"]).write_text(block["text"])
+        if block["kind"] == "python":
+            type_in(tmp_path, sys.executable, block["title"])
+        elif block["kind"] == "bash":
+            told = type_in(tmp_path, "bash", "-e", "-c", block["text"])
+    assert kinds == ["csv", "python", "bash", "bash"], "every block was tried"
+    assert "mixrec-shop version 1 is now the champion" in told
+    after_both = told[told.index("after 2 items of history") :]
+    assert "Milk frother" in after_both, "what follows an espresso machine and a grinder"
+
+
+def test_a_backbone_out_of_a_folder(tmp_path: Path) -> None:
+    (block,) = (
+        found["text"]
+        for found in BLOCK.finditer((TUTORIALS / "own-backbone.md").read_text("utf-8"))
+        if found["kind"] == "python"
+    )
+    write_tiny_backbone(tmp_path / "published", "opt")
+    here, replaced = re.subn(r'^name = ".*"$', 'name = "published"', block, flags=re.M)  # no hub is at hand
+    assert replaced == 1
+    type_in(tmp_path, sys.executable, "-c", here)
+    assert load_pretrained(str(tmp_path / "my-backbone"), None, tmp_path).model.config.num_hidden_layers == 1
