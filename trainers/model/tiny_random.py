@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from trainers.model.saved import save_body
+
 TINY_RANDOM = "tiny-random"
 LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY = 6, 16, 2, 512, 320
 BOS, EOS = "<s>", "</s>"
@@ -34,7 +36,7 @@ def write_tiny_random(folder: Path) -> None:
         for parameter in model.parameters():
             if parameter.ndim > 1:  # the usual .02 would leave a random body nearly the identity
                 torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
+    save_body(model, folder)
     tokenizer.save_pretrained(folder)
 
 

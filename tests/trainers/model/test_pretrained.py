@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from trainers.data.sequence_data import ItemTokens
 from trainers.errors import UserError
 from trainers.model.pretrained import SMOLLM2, fetch, load_pretrained, load_tokenizer, publish
 from trainers.model.text_vectors import mean_token_states
+from trainers.model.tiny_random import TINY_RANDOM
 from trainers.wheels import WheelUnavailable
 
 WORDS = ("<unk>", "toy", "story", "title")
@@ -270,6 +273,31 @@ def test_several_processes_may_unpack_at_once(there: str, tmp_path: Path) -> Non
     publish(ready, folder)
     assert [file.name for file in folder.iterdir()] == ["config.json"]
     assert (folder / "config.json").read_text() == ("theirs" if there.startswith("a faster") else "ours")
+
+
+IN_A_GROUP = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from trainers.model.pretrained import load_pretrained
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+print(load_pretrained("tiny-random", None, folder / str(rank)).fingerprint)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_any_process_of_a_distributed_training_may_be_the_first(tmp_path: Path) -> None:
+    """transformers itself writes in the process of rank 0 alone."""
+    command = [sys.executable, "-c", IN_A_GROUP]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert told[0] == told[1] == f"{load_pretrained(TINY_RANDOM, None, tmp_path / 'alone').fingerprint}\n"
 
 
 @pytest.fixture(scope="module")
