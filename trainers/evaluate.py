@@ -33,15 +33,19 @@ def passes(
     Args: as `score_histories`.
     """
     lengths = layout.item_tokens.lengths + 1
-    tokens = np.array([lengths[list(row)].sum() for row in histories])
+    for chosen in of_like_length(np.array([lengths[list(row)].sum() for row in histories])):
+        read, readers = [histories[row] for row in chosen], [users[row] for row in chosen]
+        yield chosen, layout.histories(read, readers, read_newest=read_newest)
+
+
+def of_like_length(tokens: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of `tokens` [B] each, divided among forward passes: the places [B] of the rows of each pass."""
     # Rows of like length together: attention runs in batches of equal shape.
     order = np.argsort(tokens, kind="stable")
     total, before = int(tokens.sum()), np.cumsum(tokens[order]) - tokens[order]
     # Equal shares of all tokens, not full passes and a small rest.
     share = before * -(-total // TOKENS_AT_ONCE) // total
-    for chosen in np.split(order, np.flatnonzero(np.diff(share)) + 1):
-        read, readers = [histories[row] for row in chosen], [users[row] for row in chosen]
-        yield chosen, layout.histories(read, readers, read_newest=read_newest)
+    return np.split(order, np.flatnonzero(np.diff(share)) + 1)
 
 
 def score_histories(

@@ -73,26 +73,35 @@ class Package:
         """See `trainers.recommend.Recommender`."""
         if self.cache is None:
             return self._score(self.layout, histories)
-        return self.cache.score(self.model, self.layout, self._windows(self.layout, histories))
+        return self.cache.score(self.model, self.layout, self.windows(self.layout, histories))
 
     def score_texts(self, histories: Sequence[Sequence[str]]) -> Tensor:
         """See `trainers.recommend.Recommender`: each text stands as an item that M_cf does not know."""
-        texts = [text for history in histories for text in history]
+        return self._score(*self.with_texts(histories))
+
+    def with_texts(self, rows: Sequence[Sequence[str]]) -> tuple[Layout, list[NDArray[np.int32]]]:
+        """This package's layout with one more item for each text, which M_cf does not know, and `rows` as its items.
+
+        Raises:
+            UserError: a text is empty.
+        """
+        texts = [text for row in rows for text in row]
         items = np.arange(len(self.catalogue), len(self.catalogue) + len(texts), dtype=np.int32)
         known = np.concatenate([self.layout.known_items, np.zeros(len(texts), dtype=np.bool_)])
-        layout = replace(self.layout, item_tokens=self._with_texts(texts), known_items=known)
-        return self._score(layout, np.split(items, np.cumsum([len(history) for history in histories])[:-1]))
+        layout = replace(self.layout, item_tokens=self._tokens_with(texts), known_items=known)
+        return layout, np.split(items, np.cumsum([len(row) for row in rows])[:-1])
 
-    def _score(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> Tensor:
-        return score_histories(self.model, layout, self._windows(layout, histories), [UNKNOWN_USER] * len(histories))
-
-    def _windows(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> list[list[int]]:
+    def windows(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> list[list[int]]:
+        """The items that the model reads of each history."""
         return [window(self.model, layout, items, self.config.data.history) for items in histories]
 
-    def _with_texts(self, texts: Sequence[str]) -> ItemTokens:
+    def _score(self, layout: Layout, histories: Sequence[NDArray[np.int32]]) -> Tensor:
+        return score_histories(self.model, layout, self.windows(layout, histories), [UNKNOWN_USER] * len(histories))
+
+    def _tokens_with(self, texts: Sequence[str]) -> ItemTokens:
         """The catalogue's tokens with one more row a text, written as the catalogue writes a title."""
         if any(not text.strip() for text in texts):
-            raise UserError("a text of the history is empty: describe each item in a few words")
+            raise UserError("a text is empty: describe each item in a few words")
         known, longest = self.layout.item_tokens, self.config.data.sentence_tokens
         added = tokenize_items([f"title {text.strip()}" for text in texts], self.tokenizer, longest)
         return ItemTokens(

@@ -86,7 +86,7 @@ def recommend_each(package: Recommender, queries: Sequence[Query]) -> list[list[
     of_texts = [place for place, query in enumerate(queries) if query.texts]
     answers: dict[int, list[Recommendation]] = {}
     if of_items:
-        read = [_indices(package.catalogue, queries[place].history) for place in of_items]
+        read = [indices(package.catalogue, queries[place].history) for place in of_items]
         for place, items, scores in zip(of_items, read, package.score(read), strict=True):
             seen = items if queries[place].exclude_seen else items[:0]
             answers[place] = _best(package.catalogue, queries[place], scores, seen)
@@ -120,7 +120,8 @@ def _known(catalogue: Catalogue, identifiers: Iterable[str]) -> Tensor:
     return torch.tensor([catalogue.index[one] for one in identifiers if one in catalogue.index], dtype=torch.int64)
 
 
-def _indices(catalogue: Catalogue, history: Sequence[str]) -> NDArray[np.int32]:
+def indices(catalogue: Catalogue, history: Sequence[str]) -> NDArray[np.int32]:
+    """[n] of the items of a history. Raises UserError for an identifier that the catalogue lacks."""
     for identifier in history:
         if identifier not in catalogue.index:
             raise UserError(

@@ -21,6 +21,7 @@ from mixrec_automl.cli import (
     searches,
     serve,
     show,
+    similar,
     stop,
     study,
     submit,
@@ -70,6 +71,7 @@ app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("watch", epilog=watch.EXAMPLE)(watch.watch)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
+app.command("similar", epilog=similar.EXAMPLE)(similar.similar)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.add_typer(database.app, name="database")

@@ -22,7 +22,6 @@ def report(
     from mixrec_automl.report.material import Material
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.tracking import keep_report
-    from trainers.errors import UserError
     from trainers.secrecy import without_secrets
 
     repository = Repository.open()
@@ -32,10 +31,7 @@ def report(
     with console.status("fitting the surrogate and drawing"):
         from mixrec_automl.report.page import write_report
 
-        try:
-            written = write_report(material, folder)
-        except OSError as error:
-            raise UserError(f"cannot write the report to {folder}: {error.strerror}") from error
+        written = write_report(material, folder)
     console.print(str(written[0]), highlight=False, markup=False, soft_wrap=True)
     with console.status("MLflow"):
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixrec_automl.cli.outcome import EXIT_FAILED
-from mixrec_automl.cli.search import CONFIG, Name, Overrides, name_of
+from mixrec_automl.cli.search import CONFIG, Name, Overrides
 
 if TYPE_CHECKING:
     from mixrec_automl.cluster.jobs import Job, Jobs
@@ -46,6 +46,7 @@ def submit(
     from mixrec_automl import paths
     from mixrec_automl.config import load_config
     from mixrec_automl.holder import OWNER, owner
+    from mixrec_automl.start import name_of
     from trainers.errors import UserError
 
     if (config is None) == (resume is None) or (resume and (overrides or name)):
@@ -55,7 +56,7 @@ def submit(
         command, files = ["mixrec-automl", "resume", search], {}
     else:
         loaded = load_config(config, overrides or [])
-        search = name_of(config, name)
+        search = name_of(name, config.stem)
         command = ["mixrec-automl", "search", SENT, "--name", search]
         files = {SENT: yaml.safe_dump(loaded.as_dict(), sort_keys=False)}
     from mixrec_automl.cluster.jobs import Jobs

@@ -17,6 +17,7 @@ from search_spaces.architecture import SITES, Placement
 from search_spaces.design import Design, shown
 
 PIPED_WIDTH = 160
+BLOCKS = "▁▂▃▄▅▆▇█"
 TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
 """Metrics that a row has room for; `--json` prints all."""
 TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
@@ -135,15 +136,25 @@ def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial
 
 
 def curve_table(observations: Sequence[Observation]) -> Table:
-    """Every metric of every epoch of one trial."""
-    names = list(dict.fromkeys(name for seen in observations for name in seen.metrics))
-    table = Table("epoch", "attempt", *names, title="learning curve")
+    """A trial epoch by epoch; errors and counts of users and tokens are left to `--json`."""
+    every = dict.fromkeys(name for seen in observations for name in seen.metrics)
+    names = [name for name in every if not name.endswith(("_error", "_users")) and name != "tokens"]
+    headings = (name.removeprefix("validation_").replace("_at_", "@").replace("_", " ") for name in names)
+    scores = [seen.metrics["validation_mrr"] for seen in observations if "validation_mrr" in seen.metrics]
+    table = Table("epoch", "attempt", *headings, title="learning curve", caption=f"validation MRR {sparkline(scores)}")
     for column in table.columns:
         column.justify = "right"
     for seen in observations:
-        cells = (f"{seen.metrics[name]:.5g}" if name in seen.metrics else "" for name in names)
+        cells = (f"{seen.metrics[name]:.4g}" if name in seen.metrics else "" for name in names)
         table.add_row(str(seen.epoch), str(seen.attempt), *cells)
     return table
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A block for each value, from the lowest of them to the highest."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    steps = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * steps)] for value in values)
 
 
 def promotions_table(promotions: Iterable[Promotion]) -> Table:

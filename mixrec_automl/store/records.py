@@ -11,6 +11,7 @@ from typing import Any
 
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
+from search_spaces.mixed import Value
 
 
 class SearchState(StrEnum):
@@ -99,6 +100,11 @@ class Trial:
     @property
     def architecture(self) -> Architecture:
         return self.design.architecture
+
+    @property
+    def settings(self) -> Mapping[str, Value]:
+        """What `search.settings` declares, as this design has it, by dotted key."""
+        return dict(self.design.settings)
 
     @property
     def label(self) -> str:

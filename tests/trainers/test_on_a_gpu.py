@@ -24,10 +24,14 @@ from trainers.baselines.config import BaselineName
 from trainers.baselines.package import read_baseline_package
 from trainers.baselines.train import rank_users
 from trainers.device import pick_device
+from trainers.explanation import occlusion
+from trainers.gates import gate_shares
 from trainers.model.mixrec import MixRec
+from trainers.new_items import rank_new
 from trainers.package import read_package
 from trainers.ranks import TEST_SETTINGS
 from trainers.recommend import Query, Recommendation, recommend
+from trainers.similar import similar_to_item, similar_to_text
 
 HAS_GPU = torch.cuda.is_available()
 HISTORY = np.array([3, 4, 5], dtype=np.int32)
@@ -97,6 +101,29 @@ def test_mixrec_is_trained_and_asked_there(model: dict[str, Any], training: dict
     for place, one in enumerate(expected):
         # A GPU has no path for short rows, so even a pretended one rounds otherwise; two epochs go on from there.
         assert scores[place // 16, one.item] == pytest.approx(one.score, abs=0.05 if HAS_GPU else 1e-3)
+
+
+def test_reasons_gates_and_cosines_are_found_there(tmp_path: Path) -> None:
+    """Of one model, so nothing but rounding may differ."""
+    folder, query = make_package(tmp_path, precision="float32").package, Query(["i1", "i2", "i4"], k=16)
+
+    def told() -> dict[tuple[str, ...], float]:
+        package = read_package(folder)
+        found = recommend(package, query)
+        drops = zip(found, occlusion(package, query, found), strict=True)
+        return {
+            **{("drop", one.item, reason.item): reason.drop for one, reasons in drops for reason in reasons},
+            **{("gate", one.item): one.context_share for one in gate_shares(package, query)},
+            **{("item", one.item): one.cosine for one in similar_to_item(package, "i3", k=16)},
+            **{("text", one.item): one.cosine for one in similar_to_text(package, "a lamp", k=16)},
+            **{("new", one.text): one.score for one in rank_new(package, query, ["a lamp", "a chair"])},
+        }
+
+    with no_gpu():
+        expected = told()
+    with gpu():
+        found = told()
+    assert found == pytest.approx(expected, abs=1e-2 if HAS_GPU else 1e-3)
 
 
 @pytest.mark.parametrize("name", get_args(BaselineName))

@@ -123,7 +123,7 @@ def test_an_empty_history_is_refused(package: Package, texts: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "\n\t"])
 def test_an_empty_text_is_refused(package: Package, text: str) -> None:
-    with pytest.raises(UserError, match="a text of the history is empty"):
+    with pytest.raises(UserError, match="a text is empty"):
         recommend(package, Query(["a lamp", text], texts=True))
 
 

@@ -225,6 +225,9 @@ def test_promotions_are_shown(repository: Repository) -> None:
 @pytest.mark.usefixtures("repository")
 def test_the_traceback_of_a_failed_trial_is_printed_as_it_is() -> None:
     assert "  [x] = []\nValueError: loss_seq is nan" in run("show", "demo", "--trial", "2").stdout
+    told = run("show", "demo", "--trial", "1").stdout
+    assert "validation MRR ▁█" in told
+    assert "loss seq" in told
 
 
 def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, repository: Repository) -> None:
