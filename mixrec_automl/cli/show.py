@@ -96,7 +96,7 @@ def print_search(console: Console, search: Search, trials: Sequence[Trial], epoc
         console.print(f"[red]error:[/] {escape(search.error)}", highlight=False)
     if trials:
         best = best_trial(trials)
-        console.print(trials_table(trials, epochs, best, title="trials"))
+        console.print(trials_table(console, trials, epochs, best, title="trials"))
         if best is not None and "study" not in search.config:
             what = "winner" if search.state is SearchState.COMPLETED else "best so far"
             title = f"{what}: trial {best.number}, MRR {score(best.mrr)} (standard error {score(best.standard_error)})"
@@ -163,10 +163,10 @@ def _show_trial(repository: Repository, search: Search, trials: Sequence[Trial],
         typer.echo(json.dumps({**found, "observations": [one_observation(one) for one in seen]}, indent=2))
         return
     console = make_console()
-    console.print(trials_table([trial], epochs, None, title=f"search {search.name}"))
+    console.print(trials_table(console, [trial], epochs, None, title=f"search {search.name}"))
     console.print(winner_table(trial.design, title="design"))
     if seen:
-        console.print(curve_table(seen))
+        console.print(curve_table(console, seen))
     if trial.state is TrialState.PRUNED:
         told = f"pruned: {trial.error}; ended after epoch {epochs.get(number, 0)} of {search.planned_epochs}"
         console.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,8 @@ from search_spaces.architecture import SITES, Placement
 from search_spaces.design import Design, shown
 
 PIPED_WIDTH = 160
+WIDEST = 10_000
+"""More than any table asks for"""
 BLOCKS = "▁▂▃▄▅▆▇█"
 TOLD_OF_PROMOTIONS = ("test_mrr", "test_ndcg_at_10", "test_recall_at_10", "test_mrr_minus_popularity")
 """Metrics that a row has room for; `--json` prints all."""
@@ -97,56 +100,92 @@ def front_table(front: Sequence[Efficient], best: Trial) -> Table:
     return table
 
 
-def trials_table(trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial | None, title: str) -> Table:
+Cell = Callable[[Trial], Text | str]
+
+
+def trials_table(
+    console: Console, trials: Sequence[Trial], epochs: Mapping[int, int], best: Trial | None, title: str
+) -> Table:
     """One row a trial; `epochs` holds the last recorded epoch of each, `best` is set in bold.
 
     Variants that share one design, as the settings of a baseline do, do not show it.
     """
-    table = Table(title=title)
-    table.add_column("#", justify="right", no_wrap=True)
     is_study = any(trial.variant for trial in trials)
+    words: dict[str, Cell] = {"#": lambda trial: str(trial.number)}
     if is_study:
-        table.add_column("variant")
-    keys = list(dict.fromkeys(key for trial in trials for key, _ in trial.design.settings))
-    has_designs = not is_study or len({trial.architecture for trial in trials}) > 1
-    if has_designs:
-        table.add_column("design", no_wrap=True)
-    for key in keys:
-        table.add_column(key.rpartition(".")[2])
-    for name in ("origin", "state"):
-        table.add_column(name)
-    for name in ("epochs", "MRR", "± s.e.", "seconds", "proposal s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for trial in trials:
-        table.add_row(
-            str(trial.number),
-            *([plain(trial.variant or "")] if is_study else []),
-            *([str(trial.architecture)] if has_designs else []),
-            *(plain(shown(value)) for _, value in trial.design.settings),
-            trial.origin.short,
-            state_text(trial.state, trial.attempt),
-            str(epochs.get(trial.number, "")),
-            score(trial.mrr),
-            score(trial.standard_error),
-            _seconds(trial),
-            f"{trial.proposal_seconds:.1f}",
-            style="bold" if best is not None and trial.number == best.number else None,
-        )
-    return table
+        words["variant"] = lambda trial: plain(trial.variant or "")
+    if not is_study or len({trial.architecture for trial in trials}) > 1:
+        words["design"] = lambda trial: str(trial.architecture)
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.settings))
+    short = [key.rpartition(".")[2] for key in keys]
+    for key, name in zip(keys, short, strict=True):
+        words[name if short.count(name) == 1 else key] = partial(_setting, key)
+    words |= {"origin": lambda trial: trial.origin.short, "state": lambda trial: state_text(trial.state, trial.attempt)}
+    numbers: dict[str, Cell] = {
+        "epochs": lambda trial: str(epochs.get(trial.number, "")),
+        "MRR": lambda trial: score(trial.mrr),
+        "± s.e.": lambda trial: score(trial.standard_error),
+        "seconds": _seconds,
+        "proposal s": lambda trial: f"{trial.proposal_seconds:.1f}",
+    }
+    cells = words | numbers
+
+    def without(left_out: Collection[str]) -> Table:
+        shown = [name for name in cells if name not in left_out]
+        table = Table(title=title)
+        for name in shown:
+            is_number = name in numbers or name == "#"
+            table.add_column(
+                name,
+                justify="right" if is_number else "left",
+                no_wrap=is_number or name == "design",
+                overflow="fold",
+            )
+        for trial in trials:
+            is_best = best is not None and trial.number == best.number
+            table.add_row(*(cells[name](trial) for name in shown), style="bold" if is_best else None)
+        return table
+
+    return _fitting(console, without, ("proposal s", "± s.e.", "seconds", "origin", "epochs"))
 
 
-def curve_table(observations: Sequence[Observation]) -> Table:
+def _setting(key: str, trial: Trial) -> Text:
+    return plain(shown(trial.settings[key]))
+
+
+def curve_table(console: Console, observations: Sequence[Observation]) -> Table:
     """A trial epoch by epoch; errors and counts of users and tokens are left to `--json`."""
     every = dict.fromkeys(name for seen in observations for name in seen.metrics)
-    names = [name for name in every if not name.endswith(("_error", "_users")) and name != "tokens"]
-    headings = (name.removeprefix("validation_").replace("_at_", "@").replace("_", " ") for name in names)
+    names = {
+        name: name.removeprefix("validation_").replace("_at_", "@").replace("_", " ")
+        for name in every
+        if not name.endswith(("_error", "_users")) and name != "tokens"
+    }
     scores = [seen.metrics["validation_mrr"] for seen in observations if "validation_mrr" in seen.metrics]
-    table = Table("epoch", "attempt", *headings, title="learning curve", caption=f"validation MRR {sparkline(scores)}")
-    for column in table.columns:
-        column.justify = "right"
-    for seen in observations:
-        cells = (f"{seen.metrics[name]:.4g}" if name in seen.metrics else "" for name in names)
-        table.add_row(str(seen.epoch), str(seen.attempt), *cells)
+
+    def without(left_out: Collection[str]) -> Table:
+        shown = {name: heading for name, heading in names.items() if name not in left_out}
+        first = [name for name in ("epoch", "attempt") if name not in left_out]
+        table = Table(*first, *shown.values(), title="learning curve", caption=f"validation MRR {sparkline(scores)}")
+        for column in table.columns:
+            column.justify = "right"
+        for seen in observations:
+            places = {"epoch": str(seen.epoch), "attempt": str(seen.attempt)}
+            cells = (f"{seen.metrics[name]:.4g}" if name in seen.metrics else "" for name in shown)
+            table.add_row(*(places[name] for name in first), *cells)
+        return table
+
+    parts = [name for name in names if name.startswith("loss_") and name != "loss_total"]
+    return _fitting(console, without, ("attempt", *reversed(parts), "seconds", "loss_total"))
+
+
+def _fitting(console: Console, without: Callable[[Collection[str]], Table], least_first: Sequence[str]) -> Table:
+    """The table less as few of the columns `least_first` as lets the others be read; `--json` has them all."""
+    wide = console.options.update_width(WIDEST)
+    for count in range(len(least_first) + 1):
+        table = without(least_first[:count])
+        if console.measure(table, options=wide).maximum <= console.width:
+            break
     return table
 
 
