@@ -18,6 +18,7 @@ It takes two passes over the users and one over the items: a few minutes of a co
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -60,7 +61,8 @@ def measured(package: Package, data: SequenceData) -> dict[str, float]:
     states = torch.empty(len(histories), package.model.backbone.width)
     for chosen, rows in passes(package.layout, histories, [UNKNOWN_USER] * len(histories)):
         states[torch.from_numpy(chosen)] = package.model.encode(move(rows, package.model.backbone.device)).float().cpu()
-    items = align_states(package.model, package.layout, range(len(package.catalogue))).cpu()
+    alone = replace(package.layout, align_column=False)  # a new item has no vector of M_cf
+    items = align_states(package.model, alone, range(len(package.catalogue))).cpu()
     model = package.model.cpu()
     after, of_texts = model.item_logits(states), model.item_logits(items)
     own = torch.eye(len(items), dtype=torch.bool)

@@ -87,9 +87,10 @@ def with_overrides(config: SearchConfig, overrides: Sequence[str], where: str) -
     return _overridden(config.as_dict(), overrides, where)
 
 
-def from_dict(stored: Mapping[str, Any], where: str) -> SearchConfig:
-    """Inverse of `SearchConfig.as_dict`; `where` names the place it was kept in. Raises ConfigError."""
-    return _build(stored, _Origin(where))
+def from_dict(stored: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Inverse of `SearchConfig.as_dict`, with `overrides` as `load_config` reads them; `where` names the place it was
+    kept in. Raises ConfigError."""
+    return _overridden(stored, overrides, where)
 
 
 def with_settings(config: SearchConfig, settings: Mapping[str, Any], where: str) -> SearchConfig:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from trainers.errors import UserError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def check_main_thread() -> None:
+    """Raise UserError in any other thread, which no signal reaches."""
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("searches and promotions answer to signals, which the main thread alone gets: call it there")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Skips the test where there is none: pip cannot install one."""
+    """Skips the test where there is none: pip cannot install one, so it is no part of the installation."""
     with sync_playwright() as playwright:
         of_system = next(filter(None, map(shutil.which, NAMES)), None)
         executable = of_system or playwright.chromium.executable_path

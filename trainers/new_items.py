@@ -1,8 +1,8 @@
 """Items that the catalogue lacks, by their text alone: cold items.
 
 W_item has no row for them. But the alignment loss (paper, 2.2.2) trains W_item to tell from the `[ALIGN]` state of a
-text which item it describes, and so has an answer for any text: how probable it is that the text is of item i. A new
-item then stands for the items of the catalogue that its text could be of,
+text, and by default of the item's vector of M_cf, which item that is, and so has an answer for any text: how probable
+it is that the text is of item i. A new item, which has no such vector, stands for the items that its text could be of,
 
     log sum_i p(i | text) p(i | history)
 
@@ -72,6 +72,6 @@ def as_mixtures(after: Tensor, of_texts: Tensor) -> Tensor:
         after: [B, I] logits of the catalogue after each history.
         of_texts: [N, I], as `identified`.
     """
-    # In float64 nothing vanishes that float32 logits could tell apart.
-    after, of_texts = after.double(), of_texts.double().to(after.device)
-    return (after.softmax(dim=-1) @ of_texts.softmax(dim=-1).T).log()
+    after, of_texts = after.log_softmax(dim=-1), of_texts.to(after.device).log_softmax(dim=-1)
+    # One text after another: [B, N, I] would not fit.
+    return torch.stack([(after + of_text).logsumexp(dim=-1) for of_text in of_texts], dim=1)

@@ -6,7 +6,7 @@ A large component that all states of a language model share says nothing of an i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def similar_to_text(package: Recommender, text: str, k: int = 10) -> list[Simila
     """
     mixrec = aligned(package)
     layout, (items,) = mixrec.with_texts([[text]])
-    return _nearest(mixrec, align_states(mixrec.model, layout, items.tolist())[0], k)
+    return _nearest(mixrec, align_states(mixrec.model, layout, items.tolist())[0], k, text_alone=True)
 
 
 def align_states(model: MixRec, layout: Layout, items: Sequence[int]) -> Tensor:
@@ -66,9 +66,13 @@ def align_states(model: MixRec, layout: Layout, items: Sequence[int]) -> Tensor:
     return states
 
 
-def _nearest(package: Package, state: Tensor, k: int, left_out: int | None = None) -> list[SimilarItem]:
+def _nearest(
+    package: Package, state: Tensor, k: int, left_out: int | None = None, *, text_alone: bool = False
+) -> list[SimilarItem]:
+    """Those nearest to `state` [d]; with `text_alone`, items are read without vectors of M_cf, as it was."""
     catalogue = package.catalogue
-    every = align_states(package.model, package.layout, range(len(catalogue)))
+    layout = replace(package.layout, align_column=False) if text_alone else package.layout
+    every = align_states(package.model, layout, range(len(catalogue)))
     centre = every.mean(dim=0)
     cosines = normalize(every - centre, dim=-1) @ normalize(state - centre, dim=-1)
     if left_out is not None:
@@ -83,7 +87,9 @@ def _nearest(package: Package, state: Tensor, k: int, left_out: int | None = Non
 def aligned(package: Recommender) -> Package:
     """`package`, where it is one of MixRec whose training had a loss that reads `[ALIGN]`."""
     if not isinstance(package, Package):
-        raise UserError("only MixRec encodes items apart from histories: this model has no vectors of items to compare")
+        raise UserError(
+            "only MixRec encodes items by their text: this is another model, for which that is not supported"
+        )
     training = package.config.training
     if not (training.lambda_align or training.lambda_contrastive):
         raise UserError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,9 @@ class Model:
 
     def recommend(
         self,
-        items: Sequence[str] | None = None,
+        items: Iterable[str] | None = None,
         *,
-        texts: Sequence[str] | None = None,
+        texts: Iterable[str] | None = None,
         k: int = 10,
         exclude_seen: bool = False,
     ) -> pd.DataFrame:
@@ -57,13 +58,22 @@ class Model:
 
         from trainers.recommend import Query, recommend
 
-        if bool(items) == bool(texts):
+        given = texts if items is None else items
+        if given is None or (items is not None and texts is not None):
             raise UserError("give the history either as items=[...] or as texts=[...]")
-        found = recommend(self.loaded.package, Query(items or texts or [], bool(texts), k, exclude_seen))
+        found = recommend(self.loaded.package, Query(_listed(given), items is None, operator.index(k), exclude_seen))
         return pd.DataFrame([asdict(one) for one in found], columns=["rank", "item", "title", "score"])
 
     def __repr__(self) -> str:
         return f"<model {self.name!r}{'' if self.version is None else f' version {self.version}'}>"
+
+
+def _listed(history: Iterable[str]) -> list[str]:
+    """A string is a sequence of letters, and so would pass for a history of them."""
+    listed = [history] if isinstance(history, str) else list(history)
+    if any(not isinstance(one, str) for one in listed):
+        raise UserError("identifiers of items are texts, as in items=['50', '172']")
+    return listed
 
 
 def load_model(model: str | Path) -> Model:

@@ -138,7 +138,9 @@ class SearchResult:
         """The winner less the fixed design and, once promoted, less popularity, with intervals."""
         from mixrec_automl.report.trust import comparison
 
-        return self._drawn(comparison, "a confirmation that has ended, or a promotion")
+        return self._drawn(
+            comparison, "a confirmation that has ended, or a promotion (`load_search` reads a later one)"
+        )
 
     def plot_calibration(self) -> Figure:
         """What the surrogate says of each design that it does not know, against what came out."""
@@ -150,7 +152,7 @@ class SearchResult:
         """How probabilistic reparameterization arrives at the design that would come next."""
         from mixrec_automl.report.trust import next_design
 
-        return self._drawn(next_design, DESIGNS)
+        return self._drawn(next_design, f"{DESIGNS}, and a design that has not been proposed")
 
     def plot_front(self) -> Figure:
         """The best MRR at every number of trainable parameters."""
@@ -191,12 +193,15 @@ class SearchResult:
             `evaluations` on the test items, `version` in the registry, and `decision` on whether it is the champion.
 
         Raises:
-            UserError: no such completed trial, too few resources, a champion of other data, or no registry.
+            UserError: no such completed trial, too few resources, a champion of other data, no registry, or another
+                thread than the main one.
             PromotionError: the training raised.
             KeyboardInterrupt: Ctrl-C stopped it cleanly; the same call goes on.
         """
         from mixrec_automl.api.promoting import promote
+        from mixrec_automl.interruption import check_main_thread
 
+        check_main_thread()
         chosen = self.best if trial is None else self._completed(trial)
         return promote(self.material.search, self.material.config, chosen, workers, from_trial=from_trial, force=force)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -43,12 +43,12 @@ def search(
         KeyboardInterrupt: Ctrl-C before the first trial, or a second time; the same call goes on.
     """
     from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.interruption import check_main_thread
     from mixrec_automl.start import name_of, resume_search, start_search
     from mixrec_automl.store.records import SearchState
     from mixrec_automl.store.repository import Repository
 
-    if threading.current_thread() is not threading.main_thread():
-        raise UserError("a search answers to signals, which only the main thread gets: call it there")
+    check_main_thread()
     wanted, stem = _configuration(config, overrides or {})
     chosen, console = name_of(name, stem), make_console()
     with closing(Repository.open()) as repository:
@@ -74,14 +74,30 @@ def _configuration(
     config: str | Path | Mapping[str, Any] | SearchConfig, overrides: Mapping[str, Any]
 ) -> tuple[SearchConfig, str]:
     """And what a search that is given no name is called after."""
-    from mixrec_automl.config import from_dict, load_config, with_settings
+    from mixrec_automl.config import from_dict, load_config, with_overrides
+    from mixrec_automl.search_config import SearchConfig
 
+    if not isinstance(overrides, Mapping):
+        raise UserError('give overrides as a dictionary, like {"search.trials": 4}')
+    given = [f"{key}={json.dumps(value, default=_plain)}" for key, value in overrides.items()]  # JSON is YAML
     if isinstance(config, str | Path):
-        loaded, stem = load_config(config), Path(config).stem
+        return load_config(config, given), Path(config).stem
+    if isinstance(config, Mapping):
+        loaded = from_dict(config, "the configuration", given)
+    elif isinstance(config, SearchConfig):
+        loaded = with_overrides(config, given, "the configuration")
     else:
-        loaded = from_dict(config, "the configuration") if isinstance(config, Mapping) else config
-        stem = loaded.data.name
-    return with_settings(loaded, overrides, "overrides"), stem
+        raise UserError(f"a configuration is a file, a preset's name or a dictionary, not {type(config).__name__}")
+    return loaded, loaded.data.name
+
+
+def _plain(value: Any) -> Any:
+    """What stands for a value that JSON lacks: numbers of NumPy, paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise UserError(f"overrides hold {value!r}, which no configuration could")
 
 
 def _check_same(stored: Search, wanted: SearchConfig) -> None:

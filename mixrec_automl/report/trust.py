@@ -75,12 +75,13 @@ def next_design(material: Material) -> Drawn | None:
         axes.plot(chances, color=BLUE if path.design[bit] else FAINT, linewidth=1)
     axes.set(xlabel="step of the ascent", ylabel="probability of parallel", ylim=(-0.03, 1.03))
     caption = (
-        "Probabilistic reparameterization, on what the surrogate knows after all trials: a line for the probability of "
-        f"each bit, blue where it ends parallel, from one of {path.restarts} starts to the new design that would come, "
-        f"{Architecture.from_bits(path.design)}. {path.arrived} starts end there. Lines that stay in the middle are "
-        "bits that could be either way."
+        "Probabilistic reparameterization, on what this page's surrogate knows: the probability of each bit on the way "
+        f"from one of {path.restarts} starts. Where they end designs are drawn, and the best new one would be trained: "
+        f"{Architecture.from_bits(path.design)}, whose parallel bits are blue. The start that ended nearest to it is "
+        f"shown; of {path.arrived} starts the end is that very design. Lines that stay in the middle are bits that "
+        "could be either way."
     )
-    return Drawn("next-design", "How the next design is found", caption, figure)
+    return Drawn("next-design", "How PR finds a new design", caption, figure)
 
 
 def front(material: Material) -> Drawn | None:

@@ -49,12 +49,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Path:
-    """How PR comes to the design that it would try next."""
+    """How PR comes to a new design: on the surrogate of all trials, as if none of them ran and without a warm start."""
 
     design: tuple[int, ...]
     theta: tuple[tuple[float, ...], ...]
     """Probability that each bit is 1, before the first step of the ascent and after each; of the restart that ends
-    nearest to the design"""
+    nearest to the design, which was drawn there or not far from it"""
     arrived: int
     """Restarts that end at the design, every bit of it being the more likely one"""
     restarts: int

@@ -37,10 +37,26 @@ def test_the_site_builds_and_asks_for_nothing_from_elsewhere(tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) > 20
-    for page in pages:
-        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"', page.read_text("utf-8"))
-        loaded += re.findall(r'<link[^>]*rel="(?:stylesheet|icon)"[^>]*href="([^"]+)"', page.read_text("utf-8"))
-        assert [one for one in loaded if "//" in one] == [], page
+    asked = {page: _asked_for(page.read_text("utf-8")) for page in pages}
+    assert any(one.endswith(".css") for one in asked[tmp_path / "site" / "index.html"]), "the check sees style sheets"
+    assert any(one.endswith(".js") for one in asked[tmp_path / "site" / "index.html"]), "the check sees scripts"
+    assert any(one.endswith("report.png") for one in asked[tmp_path / "site" / "index.html"]), "the check sees pictures"
+    assert {
+        page.name: elsewhere for page, all_ in asked.items() if (elsewhere := [one for one in all_ if "//" in one])
+    } == {}
+
+
+def _asked_for(page: str) -> list[str]:
+    """What a browser fetches for it: addresses of scripts, pictures, frames, and of links that are no mere relation."""
+    found = [
+        found
+        for tag in re.findall(r"<(?:script|img|iframe)\b[^>]*>", page)
+        for found in re.findall(r'\ssrc="([^"]+)"', tag)
+    ]
+    for tag in re.findall(r"<link\b[^>]*>", page):
+        if not re.search(r'rel="?(?:canonical|prev|next|alternate)\b', tag):
+            found += re.findall(r'href="?([^"\s>]+)', tag)
+    return found
 
 
 def test_every_key_of_the_configuration_has_a_meaning() -> None:

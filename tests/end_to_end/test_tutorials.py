@@ -14,7 +14,7 @@ from tests.end_to_end.shell import Shell
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from trainers.model.pretrained import load_pretrained
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
 
 TUTORIALS = ROOT / "docs/tutorials"
 BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```', re.S | re.M)
@@ -42,7 +42,7 @@ def test_a_shop_of_twelve_things(tmp_path: Path) -> None:
         elif block["kind"] == "bash":
             told = type_in(tmp_path, "bash", "-e", "-c", block["text"])
     assert kinds == ["csv", "python", "bash", "bash"], "every block was tried"
-    assert "mixrec-shop version 1 is now the champion" in told
+    assert "mixrec-shop version 1 is now the champion" in told  # popularity has a third of the MRR of any design here
     after_both = told[told.index("after 2 items of history") :]
     assert "Milk frother" in after_both, "what follows an espresso machine and a grinder"
 

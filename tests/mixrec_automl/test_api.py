@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -30,6 +31,7 @@ from search_spaces.design import Design
 from tests.contracts.repository import ROOT
 from tests.mixrec_automl.report.test_report import COMPLETED, NAME, record
 from tests.mixrec_automl.store.writing import writer_of
+from trainers.recommend import Query
 
 OVERRIDES = {"search.trials": 13, "search.confirmation_share": 0.3}
 """Over the preset `smoke`: what `record` records"""
@@ -120,7 +122,7 @@ def test_what_cannot_be_searched_is_refused(repository: Repository, calls: list[
         mx.search("smoke", NAME, overrides=other)
     with pytest.raises(mx.UserError, match=r"values of backbone\.layers, .* and 20 more: "):
         mx.search({"data": {"name": "walks"}}, NAME)
-    with pytest.raises(mx.UserError, match=r"overrides: unknown key 'search.trails'; .* 'search.trials'"):
+    with pytest.raises(mx.UserError, match=r"--set: unknown key 'search.trails'; .* 'search.trials'"):
         mx.search("smoke", overrides={"search.trails": 3})
     with pytest.raises(mx.UserError, match=r"search name '\.\./x' is not valid"):
         mx.search("smoke", "../x")
@@ -235,3 +237,32 @@ def test_a_model_is_asked_for_one_kind_of_history() -> None:
     for asked in ({}, {"items": ["a"], "texts": ["b"]}):
         with pytest.raises(mx.UserError, match=r"either as items=\[\.\.\.\] or as texts=\[\.\.\.\]"):
             model.recommend(**asked)
+    with pytest.raises(mx.UserError, match="identifiers of items are texts"):
+        model.recommend(items=["a", 3])  # type: ignore[list-item]
+
+
+def test_a_string_is_a_history_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Query] = []
+    monkeypatch.setattr("trainers.recommend.recommend", lambda _package, query: asked.append(query) or [])
+    model = Model(LoadedModel(None, "folder", object()))  # type: ignore[arg-type]
+    model.recommend(items="50")
+    model.recommend(texts=pd.Series(["a lamp", "a chair"]), k=3)
+    assert asked == [Query(["50"]), Query(["a lamp", "a chair"], texts=True, k=3)]
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("config", [5, None])
+def test_what_is_no_configuration_is_refused(config: Any) -> None:
+    with pytest.raises(mx.UserError, match="a configuration is a file, a preset's name or a dictionary, not "):
+        mx.search(config)
+
+
+@pytest.mark.usefixtures("repository")
+def test_overrides_are_what_set_is(calls: list[tuple[str, str, SearchConfig | None]]) -> None:
+    """They may give what the configuration lacks, and be of NumPy."""
+    mx.search({"search": {"trials": 2}}, "s", overrides={"data.name": "walks", "search.trials": np.int64(3)})
+    [(_how, _name, config)] = calls
+    assert config is not None
+    assert (config.data.name, config.search.trials) == ("walks", 3)
+    with pytest.raises(mx.UserError, match="give overrides as a dictionary"):
+        mx.search("smoke", overrides=["search.trials=4"])  # type: ignore[arg-type]

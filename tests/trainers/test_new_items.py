@@ -51,11 +51,14 @@ def test_a_text_is_worth_what_it_could_be_of(package: Package, texts: bool) -> N
 def test_a_text_that_is_recognised_has_the_score_of_its_item() -> None:
     after = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     sure = 1e3 * torch.eye(5)
-    assert torch.allclose(as_mixtures(after, sure), after.double().log_softmax(dim=-1))
+    assert torch.allclose(as_mixtures(after, sure), after.log_softmax(dim=-1))
     unsure = torch.zeros(2, 5)
-    assert torch.allclose(as_mixtures(after, unsure), torch.tensor(0.2).double().log().expand(3, 2)), (
-        "any item, so all alike"
-    )
+    assert torch.allclose(as_mixtures(after, unsure), torch.tensor(0.2).log().expand(3, 2)), "any item, so all alike"
+
+
+def test_a_score_is_never_infinite() -> None:
+    found = as_mixtures(torch.tensor([[0.0, -800.0]]), torch.tensor([[-800.0, 0.0]]))
+    assert found.item() == pytest.approx(-800 + math.log(2), abs=1e-3)
 
 
 def test_what_cannot_be_read_is_refused(package: Package, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_what_cannot_be_read_is_refused(package: Package, tmp_path: Path) -> Non
         rank_new(package, Query(["i1"]), ["a lamp", ""])
     packed("mf", tmp_path)
     baseline = read_baseline_package(tmp_path / "package")
-    with pytest.raises(UserError, match="only MixRec encodes items apart"):
+    with pytest.raises(UserError, match="only MixRec encodes items by their text"):
         rank_new(baseline, Query([baseline.catalogue.ids[0]]), ["a lamp"])
     training = replace(package.config.training, lambda_align=0.0)
     unaligned = replace(package, config=replace(package.config, training=training))

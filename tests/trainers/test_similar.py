@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_refused(package: Package) -> None:
 def test_models_without_trained_vectors_are_refused(package: Package, tmp_path: Path) -> None:
     packed("mf", tmp_path)
     baseline = read_baseline_package(tmp_path / "package")
-    with pytest.raises(UserError, match="only MixRec encodes items apart"):
+    with pytest.raises(UserError, match="only MixRec encodes items by their text"):
         similar_to_item(baseline, baseline.catalogue.ids[0])
 
     def trained(**changes: float) -> Package:

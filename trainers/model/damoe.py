@@ -148,7 +148,7 @@ class DamoeLayer(nn.Module):
     """
 
     _folded: Map | None = None
-    _through: tuple[Map, Map] | None = None
+    _kept_products: tuple[Map, Map] | None = None
 
     def __init__(self, backbone: Backbone, layer: DecoderLayer, config: ModelConfig, design: LayerDesign) -> None:
         super().__init__()
@@ -202,16 +202,16 @@ class DamoeLayer(nn.Module):
         folds = not is_bottleneck or self.design.recommendation_adapter is Placement.SERIAL
         self._folded = fold(self.recommendation_adapter, *layer.feed_forward_map) if folds else None
         with torch.no_grad():
-            self._through = self._read_through(*self._output_map(layer))
+            self._kept_products = self._products(*self._output_map(layer))
 
     def unfold(self) -> None:
-        self._folded = self._through = None
+        self._folded = self._kept_products = None
 
     def _output_map(self, layer: DecoderLayer) -> tuple[Tensor, Tensor]:
         output, bias = layer.output_map
         return output, self.gate.bias.new_zeros(len(output)) if bias is None else bias
 
-    def _read_through(self, output: Tensor, bias: Tensor) -> tuple[Map, Map]:
+    def _products(self, output: Tensor, bias: Tensor) -> tuple[Map, Map]:
         gates = self.gate.weight.chunk(2, dim=1)
         return (
             _through(self.causal_expert, self.design.causal_expert, output, bias, gates[0]),
@@ -233,8 +233,8 @@ class DamoeLayer(nn.Module):
         """
         output, bias = self._output_map(layer)
         gates = self.gate.weight.chunk(2, dim=1)
-        kept = None if torch.is_grad_enabled() else self._through
-        through = kept or self._read_through(output, bias)
+        kept = None if torch.is_grad_enabled() else self._kept_products
+        through = kept or self._products(output, bias)
         one = _read(self.causal_expert, self.design.causal_expert, causal, normed, through[0], bias, gates[0])
         two = _read(self.context_expert, self.design.context_expert, context, normed, through[1], bias, gates[1])
         beta = self.gate(one.share * one.seen + two.share * two.seen)

@@ -94,6 +94,10 @@ def test_the_way_to_the_next_design_ends_at_it() -> None:
     assert len(found.next.theta) == Ascent().steps + 1
     assert [chance > 0.5 for chance in found.next.theta[-1]] == [bool(bit) for bit in found.next.design]
     assert 0 < found.next.arrived <= found.next.restarts
+    wide = explain([trial(n, "-".join([own] * 12), 0.1 + 0.05 * own.count("1")) for n, own in enumerate(bits)], 36)
+    assert wide is not None
+    assert wide.next is not None
+    assert 0 <= wide.next.arrived <= wide.next.restarts, "the design was drawn, and need not be where any start ends"
     every = [trial(number, f"{number:03b}", 0.1 + 0.01 * number) for number in range(8)]
     exhausted = explain(every, 3)
     assert exhausted is not None
