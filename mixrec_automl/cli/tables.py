@@ -146,7 +146,7 @@ def trials_table(
             table.add_row(*(cells[name](trial) for name in shown), style="bold" if is_best else None)
         return table
 
-    return _fitting(console, without, ("proposal s", "± s.e.", "seconds", "origin", "epochs"))
+    return fitting(console, without, ("proposal s", "± s.e.", "seconds", "origin", "epochs"))
 
 
 def _setting(key: str, trial: Trial) -> Text:
@@ -176,10 +176,10 @@ def curve_table(console: Console, observations: Sequence[Observation]) -> Table:
         return table
 
     parts = [name for name in names if name.startswith("loss_") and name != "loss_total"]
-    return _fitting(console, without, ("attempt", *reversed(parts), "seconds", "loss_total"))
+    return fitting(console, without, ("attempt", *reversed(parts), "seconds", "loss_total"))
 
 
-def _fitting(console: Console, without: Callable[[Collection[str]], Table], least_first: Sequence[str]) -> Table:
+def fitting(console: Console, without: Callable[[Collection[str]], Table], least_first: Sequence[str]) -> Table:
     """The table less as few of the columns `least_first` as lets the others be read; `--json` has them all."""
     wide = console.options.update_width(WIDEST)
     for count in range(len(least_first) + 1):

@@ -106,6 +106,7 @@ def test_searches_come_newest_first() -> None:
     assert re.search(r"demo +│ ada +│ 0 +│", text), text
     assert "3/5" in text
     assert "0.0523" in text
+    assert text.count("interrupted") == 1, "`old`, which nobody runs"
 
 
 def test_show_says_what_a_search_has_of_a_shared_cluster(repository: Repository) -> None:
