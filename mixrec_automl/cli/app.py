@@ -14,6 +14,7 @@ from mixrec_automl.cli import (
     data,
     database,
     doctor,
+    export,
     promote,
     recommend,
     report,
@@ -72,6 +73,7 @@ app.command("watch", epilog=watch.EXAMPLE)(watch.watch)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("similar", epilog=similar.EXAMPLE)(similar.similar)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.add_typer(database.app, name="database")

@@ -13,7 +13,7 @@ MOST_LINES = 400
 MOST_BYTES = 200_000
 PICTURES = {".gif", ".jpg", ".png"}
 DATA = {".arrow", ".csv", ".db", ".feather", ".inter", ".item", ".jsonl", ".npy", ".npz", ".parquet", ".sqlite", ".tsv"}
-WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"}
+WEIGHTS = {".bin", ".ckpt", ".gguf", ".h5", ".onnx", ".pkl", ".pt", ".pt2", ".pth", ".safetensors"}
 RESULTS = {"benchmarks/damoe_bench.parquet": 5_000_000, "benchmarks/search_quality.jsonl": 2_000_000}
 """Measured by us, holding nothing of any data but reciprocal ranks without names; most bytes of each."""
 WRITTEN = {"docs/commands.md", "docs/images/show.svg"}

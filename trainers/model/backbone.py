@@ -146,11 +146,22 @@ class Backbone:
 
 
 def _split_heads(flat: Tensor, heads: int) -> Tensor:
-    return flat.view(len(flat), heads, flat.shape[-1] // heads)
+    return flat.view(flat.shape[0], heads, flat.shape[-1] // heads)  # `len` would fix the number in an export
 
 
 def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     return frozen_rms_norm(x, norm.weight, norm.variance_epsilon)
+
+
+class _RmsNorm(nn.Module):
+    """Llama's last norm by our kernel, as a module: so its weight is found by whoever exports it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _rms_norm(self.norm, x)
 
 
 class _LlamaLayer(DecoderLayer):
@@ -275,7 +286,7 @@ def as_backbone(model: Any) -> Backbone:
             token_table=model.embed_tokens,
             position_table=None,
             rotary=model.rotary_emb,
-            final_norm=lambda x: _rms_norm(model.norm, x),
+            final_norm=_RmsNorm(model.norm),
             max_positions=config.max_position_embeddings,
         )
     if config.model_type == "opt" and config.do_layer_norm_before and config.word_embed_proj_dim == config.hidden_size:
