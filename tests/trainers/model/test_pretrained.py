@@ -204,6 +204,15 @@ def test_opt_350m_is_refused(tmp_path: Path, field: str, value: object, message:
         load_pretrained(str(tmp_path / "opt"), None, tmp_path)
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**70])
+def test_a_context_that_no_model_has_is_refused(tmp_path: Path, number: int) -> None:
+    TINY["llama"]().save_pretrained(tmp_path / "llama")
+    path = tmp_path / "llama" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": number}))
+    with pytest.raises(UserError, match="a number of tokens that no model reads"):
+        load_pretrained(str(tmp_path / "llama"), None, tmp_path)
+
+
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     folder = tmp_path / "llama"
     TINY["llama"]().save_pretrained(folder)
