@@ -69,7 +69,8 @@ def check_one_was_lost(stage: Stage, number: int) -> None:
 
 
 def test_a_node_is_cut_off_for_a_while(stage: Stage, cluster: RayCluster, recoveries: Recoveries) -> None:
-    """For a moment nobody notices; after 20 s its trial is tried again, though Ray has not missed the node."""
+    """For a moment nobody notices. After 20 s its trial goes on, or is tried again where Ray has given its connection
+    up; the node it has not missed."""
     with stage.controller(plan(trials=2, slots=2, epochs=EPOCHS, seconds=EPOCH_SECONDS)) as controller:
         begin(controller)
         node = cluster.workers_with(WORKER)[0]
@@ -85,15 +86,21 @@ def test_a_node_is_cut_off_for_a_while(stage: Stage, cluster: RayCluster, recove
         before = epochs_of(stage)
         node.cable.pull()
         time.sleep(CUT_SECONDS)
-        during = sorted(now - then for now, then in zip(epochs_of(stage), before, strict=True))
+        seen = epochs_of(stage)
+        during = [now - then for now, then in zip(seen, before, strict=True)]
         node.cable.plug()
-        assert during[0] <= 1, "the cut is one"
-        assert during[1] >= CUT_SECONDS / EPOCH_SECONDS / 2, "the other slot notices nothing"
-        with recoveries.timed(f"node cut off for {CUT_SECONDS:.0f} s", "its trial has finished an epoch, tried again"):
-            number = stage.wait_for_attempt(2)
-        assert len(cluster.workers_with(WORKER)) == 2, "none of before is left"
+        assert min(during) <= 1, "the cut is one"
+        assert max(during) >= CUT_SECONDS / EPOCH_SECONDS / 2, "the other slot notices nothing"
+        number = during.index(min(during))
+        with recoveries.timed(f"node cut off for {CUT_SECONDS:.0f} s", "its trial has finished another epoch"):
+            stage.wait_for_trials(lambda _: epochs_of(stage)[number] > seen[number])
         assert controller.finish(300) == 0, controller.output
-    check_one_was_lost(stage, number)
+    attempt = stage.trials()[number].attempt
+    if attempt == 1:  # what had been sent was sent again
+        check_results(stage.trials(), count=2)
+        assert [trial.losses for trial in stage.trials()] == [0, 0]
+    else:
+        check_one_was_lost(stage, number)
 
 
 def test_a_node_is_cut_off_for_longer_than_ray_waits(stage: Stage, cluster: RayCluster, recoveries: Recoveries) -> None:
