@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ REQUIRED = "MIXREC_TEST_REQUIRE_SERVICES"
 # Tables for what is no terminal are as wide as they need to be, unless this says otherwise, as it does in the processes
 # of pytest-xdist.
 os.environ.pop("COLUMNS", None)
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

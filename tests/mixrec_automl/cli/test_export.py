@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from mixrec_automl.cli.app import app
+from tests.contracts.repository import ROOT
 from tests.trainers.baselines.test_package import packed
 from tests.trainers.tiny_package import make_package
 from trainers import export
@@ -40,6 +43,17 @@ def test_the_printed_lines_load_and_ask_the_file(package: Path, tmp_path: Path) 
     done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
     wanted = read_package(package).score([np.array([0], dtype=np.int32)])[0]
     assert torch.allclose(torch.tensor(json.loads(done.stdout)), wanted, atol=1e-4, rtol=0)
+
+
+def test_the_block_of_the_document_asks_it(package: Path, tmp_path: Path) -> None:
+    run(str(package), "--out", str(tmp_path / "shop.pt2"))
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/recommending.md").read_text("utf-8"), re.S | re.M)
+    assert '("p30", "p00", "p03")' in block
+    block = block.replace('("p30", "p00", "p03")', '("i3", "i0", "i5")')
+    done = subprocess.run([sys.executable, "-I", "-c", block], check=True, capture_output=True, text=True, cwd=tmp_path)
+    told = ast.literal_eval(done.stdout)
+    assert len(told) == 4
+    assert all(title.startswith("Thing ") for title in told)
 
 
 def test_other_answers_end_it_in_one_line(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
