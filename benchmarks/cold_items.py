@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mixrec_automl import paths
-from mixrec_automl.serving.loading import ModelSource
+from mixrec_automl.serving.loading import load_now
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared
 from trainers.device import move
@@ -41,8 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="as `mixrec-automl recommend` takes it; of MixRec")
     model = parser.parse_args().model
-    source = ModelSource(model, paths.tracking_uri())
-    package = source.load(source.version()).package
+    package = load_now(model).package
     assert isinstance(package, Package)
     data = open_prepared(paths.data_folder(package.config.data.name))
     table = Table("ranked by", "MRR")

@@ -71,7 +71,7 @@ def _take_mlflow(chromium: Browser, search: str) -> None:
     runs = client.search_runs([experiment])
     own = next(run.info.run_id for run in runs if "mlflow.parentRunId" not in run.data.tags)
     page = chromium.new_page(viewport={"width": 1440, "height": 800})
-    with _serving("-m", "mixrec_automl.cli.app", "ui", port="--port") as url:
+    with _serving("-m", "mixrec_automl.cli.app", "ui", "--port") as url:
         page.goto(f"{url}/#/experiments/{experiment}/runs")
         page.get_by_role("button", name="Close").click()  # its assistant
         page.get_by_text("Model training").click()
@@ -97,13 +97,13 @@ def _command(*arguments: str, **environment: str) -> str:
 
 
 @contextmanager
-def _serving(*arguments: str, port: str | None = None) -> Iterator[str]:
-    """The URL of a server by Python with these arguments, and a port behind `port` or as the last of them."""
+def _serving(*arguments: str) -> Iterator[str]:
+    """The URL of a server by Python with these arguments, a free port being the last of them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = str(probe.getsockname()[1])
     url = f"http://127.0.0.1:{free}"
-    process = subprocess.Popen([sys.executable, *arguments, *([port] if port else []), free])
+    process = subprocess.Popen([sys.executable, *arguments, free])
     try:
         end = time.monotonic() + START_SECONDS
         while True:

@@ -85,8 +85,6 @@ def load_model(model: str | Path) -> Model:
     Raises:
         UserError: no such model, the registry does not answer, or the files are gone or broken.
     """
-    from mixrec_automl import paths
-    from mixrec_automl.serving.loading import ModelSource
+    from mixrec_automl.serving.loading import load_now
 
-    source = ModelSource(str(model), paths.tracking_uri())
-    return Model(source.load(source.version()))
+    return Model(load_now(str(model)))

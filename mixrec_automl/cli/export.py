@@ -18,14 +18,12 @@ def export(
 ) -> None:
     """Write a model as one file that needs torch and nothing else: weights, program (torch.export) and catalogue. Its
     answers are compared with the model's before it is put in place."""
-    from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console
-    from mixrec_automl.serving.loading import ModelSource
+    from mixrec_automl.serving.loading import load_now
     from trainers.errors import UserError
     from trainers.export import export_program
 
-    source = ModelSource(model, paths.tracking_uri())
-    loaded = source.load(source.version())
+    loaded = load_now(model)
     console = make_console()
     with console.status("exporting"):
         try:

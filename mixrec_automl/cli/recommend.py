@@ -62,7 +62,6 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recommend items after a history of item identifiers or of free text, with titles and scores."""
-    from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console
     from trainers.errors import UserError
 
@@ -72,15 +71,14 @@ def recommend(
         raise UserError(
             "--new ranks other items than the catalogue's: leave out --why, --exclude-seen, --allow and --deny"
         )
-    from mixrec_automl.serving.loading import ModelSource
+    from mixrec_automl.serving.loading import load_now
     from trainers.explanation import occlusion
     from trainers.gates import gate_shares
     from trainers.new_items import rank_new
     from trainers.recommend import Query
     from trainers.recommend import recommend as recommend_items
 
-    source = ModelSource(model, paths.tracking_uri())
-    package = source.load(source.version()).package
+    package = load_now(model).package
     allowed, denied = frozenset(allow) if allow else None, frozenset(deny or ())
     query = Query(items or texts or [], bool(texts), k, exclude_seen, allowed, denied)
     console = make_console()

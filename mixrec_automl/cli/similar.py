@@ -27,18 +27,16 @@ def similar(
     from rich.console import Console
     from rich.table import Table
 
-    from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console, plain
     from trainers.errors import UserError
 
     if (item is None) == (text is None):
         raise UserError("give what the items are to be near to, either with --item ID or with --text TEXT")
     said = text or ""
-    from mixrec_automl.serving.loading import ModelSource
+    from mixrec_automl.serving.loading import load_now
     from trainers.similar import similar_to_item, similar_to_text
 
-    source = ModelSource(model, paths.tracking_uri())
-    package = source.load(source.version()).package
+    package = load_now(model).package
     with Console(stderr=True).status(f"reading {len(package.catalogue)} items"):
         found = similar_to_text(package, said, k) if item is None else similar_to_item(package, item, k)
     if as_json:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mixrec_automl import paths
 from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
 from trainers.baselines.package import is_baseline_package, read_baseline_package
 from trainers.package import Package, is_package, read_package
@@ -63,3 +64,9 @@ class ModelSource:
 
     def _read(self, folder: Path) -> Package:
         return read_package(folder, cache_bytes=self.cache_bytes)
+
+
+def load_now(reference: str) -> LoadedModel:
+    """What `reference` stands for now, as `ModelSource` takes it, from this process's registry. Raises UserError."""
+    source = ModelSource(reference, paths.tracking_uri())
+    return source.load(source.version())
