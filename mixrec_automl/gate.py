@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mixrec_automl.promotion import BOOTSTRAP_SEED, Evaluation, rank_users
+from mixrec_automl.full_training import BOOTSTRAP_SEED, Evaluation, rank_users
 from trainers.data.sequence_data import SequenceData
 from trainers.errors import UserError
 from trainers.package import Package

@@ -76,6 +76,23 @@ def open_client(tracking_uri: str, registry_uri: str | None = None) -> MlflowCli
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri)
 
 
+def find_experiment(client: MlflowClient, name: str, tracking_uri: str, artifacts: Path) -> str:
+    """The id of the experiment `name`, made or restored where it has to be.
+
+    Args:
+        artifacts: where a new one's lie, unless a tracking server keeps them.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        on_server = tracking_uri.startswith(("http://", "https://"))
+        return str(
+            client.create_experiment(name, artifact_location=None if on_server else artifacts.absolute().as_uri())
+        )
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
 @dataclass(frozen=True)
 class _KnownRun:
     """What MLflow is known to hold of a run."""
@@ -119,15 +136,7 @@ class MlflowView:
     def open(cls, search: Search, tracking_uri: str, artifacts: Path) -> MlflowView:
         """Finds or makes the experiment; asks MLflow which runs of this search exist."""
         client = open_client(tracking_uri)
-        experiment = client.get_experiment_by_name(search.name)
-        if experiment is None:
-            on_server = tracking_uri.startswith(("http://", "https://"))
-            location = None if on_server else artifacts.absolute().as_uri()
-            experiment_id = client.create_experiment(search.name, artifact_location=location)
-        else:
-            experiment_id = experiment.experiment_id
-            if experiment.lifecycle_stage == "deleted":
-                client.restore_experiment(experiment_id)
+        experiment_id = find_experiment(client, search.name, tracking_uri, artifacts)
         identity = {TAG_SEARCH: search.name, TAG_CREATED: search.created_at.isoformat()}
         return cls(client, experiment_id, identity)
 

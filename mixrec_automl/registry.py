@@ -47,6 +47,14 @@ class ModelVersion:
     data_fingerprint: str
     """Of the data it was trained and tested on"""
 
+    @property
+    def reference(self) -> str:
+        """What `Registry.find` finds it by."""
+        return f"{self.name}/{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
 
 def registered_name(data: str) -> str:
     """One registered model a data set: its versions compete for one alias."""
@@ -154,7 +162,7 @@ class Registry:
         with _answering():
             tags = self._client.get_model_version(name, champion.version).tags
         if TAG_REPLACED not in tags:
-            raise UserError(f"{name} version {champion.version} has replaced no other champion")
+            raise UserError(f"{champion} has replaced no other champion")
         before = self.find(f"{name}/{tags[TAG_REPLACED]}")
         uri = self._package_uri(before)
         try:
@@ -239,8 +247,7 @@ def _as_version(found: MlflowVersion) -> ModelVersion:
 
 
 def _gone(version: ModelVersion, uri: str) -> UserError:
-    what = f"{version.name} version {version.version}"
-    return UserError(f"{what}: there is no package (any more) at {uri}; promote it again")
+    return UserError(f"{version}: there is no package (any more) at {uri}; promote it again")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

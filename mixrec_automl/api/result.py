@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from mixrec_automl.promote import PromotionOutcome
+    from mixrec_automl.full_run import Outcome
     from mixrec_automl.report.drawn import Drawn
     from mixrec_automl.report.material import Material
     from mixrec_automl.store.records import SearchState, Trial
@@ -180,7 +180,7 @@ class SearchResult:
         workers: int | None = None,
         from_trial: bool = False,
         force: bool = False,
-    ) -> PromotionOutcome:
+    ) -> Outcome:
         """Train the winner on all users, test it once and register it; it becomes champion if it is better.
 
         Args:
@@ -195,7 +195,7 @@ class SearchResult:
         Raises:
             UserError: no such completed trial, too few resources, a champion of other data, no registry, or another
                 thread than the main one.
-            PromotionError: the training raised.
+            FullTrainingError: the training raised.
             KeyboardInterrupt: Ctrl-C stopped it cleanly; the same call goes on.
         """
         from mixrec_automl.api.promoting import promote

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from mixrec_automl.promotion import Evaluation, PromotionPlan
+    from mixrec_automl.full_training import Evaluation, FullTraining
 
 EXAMPLE = "Example: mixrec-automl promote first --workers 2"
 EXIT_FAILED = 1
@@ -66,8 +66,9 @@ def promote(
     console.print(winner_table(chosen.design, f"trial {chosen.number} of {name}, validation MRR {chosen.mrr:.4f}"))
 
     # torch, Ray and MLflow: seconds that a mistake above need not cost
+    from mixrec_automl.full_training import FullTrainingError
     from mixrec_automl.promote import run_promotion
-    from mixrec_automl.promotion import PromotionError, plan_promotion
+    from mixrec_automl.promotion import plan_promotion
     from trainers.data.prepare import open_or_prepare
 
     with console.status(f"data set {config.data.name}"):
@@ -77,8 +78,8 @@ def promote(
     plan = plan_promotion(search, config, chosen, data, workers, from_trial=from_trial)
     _announce(plan, console)
     try:
-        outcome = run_promotion(plan, search, data, repository, console, force=force)
-    except PromotionError as error:
+        outcome = run_promotion(plan, search, chosen, data, repository, console, force=force)
+    except FullTrainingError as error:
         told = f"the training failed:\n{without_secrets(str(error))}"
         console.print(told, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
@@ -94,7 +95,7 @@ def promote(
     version = outcome.version
     became = "is now the champion" if outcome.decision.moves else "is registered, not as champion"
     lines = (
-        f"{version.name} version {version.version} {became}",
+        f"{version} {became}",
         f"ranks     {plan.folder}",
         f"MLflow    {without_secrets(paths.tracking_uri())}",
         f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
@@ -112,12 +113,12 @@ def _roll_back(data: str) -> None:
 
     after, before = Registry(paths.tracking_uri()).roll_back(registered_name(data))
     make_console().print(
-        f"{before.name} version {before.version} is the champion again, instead of version {after.version}",
+        f"{before} is the champion again, instead of version {after.version}",
         highlight=False,
     )
 
 
-def _announce(plan: PromotionPlan, console: Console) -> None:
+def _announce(plan: FullTraining, console: Console) -> None:
     cluster, epochs = plan.config.cluster, plan.config.training.epochs
     processes = "1 process" if cluster.workers_per_trial == 1 else f"{cluster.workers_per_trial} processes"
     console.print(

@@ -66,7 +66,7 @@ def serve(
     options = ServingOptions(
         model=reference, replicas=replicas, cpus=cpus, gpus=gpus, cache_mb=cache_mb, needs_token=has_token
     )
-    called = reference if version is None else f"{version.name} version {version.version}"
+    called = reference if version is None else str(version)
     console = make_console()
     with ray_session(), ExitStack() as served:
         try:

@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 from mixrec_automl import doctor
 from mixrec_automl.cli.app import app
 from mixrec_automl.doctor import CHECKS, Level, examine
-from mixrec_automl.mlflow_promotion import PromotionRun
+from mixrec_automl.full_training import FullTraining
+from mixrec_automl.mlflow_model_run import ModelRun, run_of_promotion
 from mixrec_automl.registry import Registry, registered_name
+from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.store.records import Trial
 from mixrec_automl.store.repository import Repository
 from tests.conftest import REQUIRED
 from tests.end_to_end.drive import NAME
@@ -27,6 +30,7 @@ from tests.end_to_end.test_secrets import in_files, leaks
 from tests.mixrec_automl.store.writing import started, writer_of
 from tests.mlflow_server import ADMIN, MlflowServer
 from tests.trainers.tiny_package import make_package
+from trainers.config import DataConfig
 from trainers.errors import UserError
 
 import mlflow  # isort: skip
@@ -104,7 +108,7 @@ def test_a_search_goes_on_without_it_and_mlflow_catches_up_with_the_right_passwo
     assert leaks("said", everything, SECRETS) + in_files(stage.home, SECRETS) == []
 
 
-def promotion_run(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str, search: str) -> PromotionRun:
+def promotion_run(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str, search: str) -> ModelRun:
     """Of the one trial of a search."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MIXREC_HOME", str(folder))
@@ -114,7 +118,12 @@ def promotion_run(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str, searc
         started(writer, 0)
         writer.complete_trial(0, 1, 0.5, 0.01)
         (trial,) = repository.trials(search)
-        return PromotionRun(repository, repository.add_promotion(search, 0), trial, "fresh weights")
+        return run_of_promotion(repository, repository.add_promotion(search, 0), training_of(trial, folder))
+
+
+def training_of(trial: Trial, folder: Path) -> FullTraining:
+    config = SearchConfig(data=DataConfig(name="shop"))
+    return FullTraining("trial-0", trial.design, trial.seed, config, folder, "fresh weights")
 
 
 def test_a_promotion_is_shown_and_registered(
@@ -179,7 +188,7 @@ def test_who_may_only_read_is_told_so(server: MlflowServer, tmp_path: Path, monk
     with closing(Repository.open(f"sqlite:///{tmp_path / 'mixrec.db'}")) as repository:
         (trial,) = repository.trials("ours")
         with pytest.raises(UserError, match=r"does not allow this user to do that: export .* with the permission EDIT"):
-            PromotionRun(repository, repository.add_promotion("ours", 0), trial, "fresh weights")
+            run_of_promotion(repository, repository.add_promotion("ours", 0), training_of(trial, tmp_path))
 
 
 def test_no_password_is_kept_by_the_server(server: MlflowServer) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixrec_automl.full_training import Evaluation, evaluate_package
 from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
-from mixrec_automl.promotion import Evaluation, evaluate_package
 from tests.trainers.tiny_package import NUM_USERS, make_package
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared

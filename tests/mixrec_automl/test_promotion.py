@@ -16,18 +16,20 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
-from mixrec_automl import paths, promote, promotion
+from mixrec_automl import full_run, full_training, paths
 from mixrec_automl.cluster.executor import EpochEnded
+from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.cluster.in_process import InProcessExecutor
-from mixrec_automl.promote import PromotionOutcome, run_promotion
-from mixrec_automl.promotion import (
+from mixrec_automl.full_run import Outcome
+from mixrec_automl.full_training import (
     Evaluation,
-    PromotionError,
-    PromotionPlan,
+    FullTraining,
+    FullTrainingError,
     evaluate_package,
     flat_metrics,
-    plan_promotion,
 )
+from mixrec_automl.promote import run_promotion
+from mixrec_automl.promotion import plan_promotion
 from mixrec_automl.registry import ModelVersion, Registry
 from mixrec_automl.search_config import BudgetConfig, ClusterConfig, PromotionConfig, SearchConfig
 from mixrec_automl.store.records import SearchState
@@ -69,9 +71,9 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("MIXREC_HOME", str(home))
     for name in ("MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(promotion, "SlotExecutor", lambda training, *_, **__: InProcessExecutor(training))
-    monkeypatch.setattr(promote, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(promote, "fitting", lambda cluster, _: cluster)
+    monkeypatch.setattr(full_training, "SlotExecutor", lambda training, *_, **__: InProcessExecutor(training))
+    monkeypatch.setattr(full_run, "ray_session", contextlib.nullcontext)
+    monkeypatch.setattr(full_run, "fitting", lambda cluster, _: cluster)
     before = mlflow.get_tracking_uri()
     yield home
     mlflow.set_tracking_uri(before)
@@ -109,13 +111,15 @@ class World:
     def data(self) -> SequenceData:
         return open_prepared(paths.data_folder("shop"))
 
-    def plan(self, trial: int = 1, config: SearchConfig | None = None) -> PromotionPlan:
+    def plan(self, trial: int = 1, config: SearchConfig | None = None) -> FullTraining:
         return plan_promotion(self.search, config or self.config, self.trials[trial], self.data, None)
 
-    def promote(self, trial: int = 1, *, force: bool = False) -> PromotionOutcome | None:
+    def promote(self, trial: int = 1, *, force: bool = False) -> Outcome | None:
         self.epochs.clear()
         console = Console(file=io.StringIO())
-        return run_promotion(self.plan(trial), self.search, self.data, self.repository, console, force=force)
+        return run_promotion(
+            self.plan(trial), self.search, self.trials[trial], self.data, self.repository, console, force=force
+        )
 
     @property
     def registry(self) -> Registry:
@@ -144,7 +148,7 @@ def on_each_epoch(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochEnded], 
     def bar(*_: object) -> Iterator[Callable[[EpochEnded], None]]:
         yield then
 
-    monkeypatch.setattr(promote, "epochs_bar", bar)
+    monkeypatch.setattr(full_run, "epochs_bar", bar)
 
 
 def test_a_promotion_trains_on_all_users_tests_registers_and_becomes_champion(world: World) -> None:
@@ -294,12 +298,12 @@ def test_a_signal_stops_the_training_and_the_same_promotion_goes_on(
     assert world.states() == [SearchState.STOPPED, SearchState.COMPLETED]
 
     plan = world.plan()
-    training = promotion.FinetuneTraining(plan.config, paths.data_folder("shop"), paths.backbones_folder())
+    training = FinetuneTraining(plan.config, paths.data_folder("shop"), paths.backbones_folder())
     finetune(
         plan.config.finetune,
-        plan.trial.architecture,
+        plan.design.architecture,
         training.load(),
-        seed=plan.trial.seed,
+        seed=plan.seed,
         folder=tmp_path / "whole",
         on_epoch=lambda _: True,
     )
@@ -318,7 +322,7 @@ def test_a_signal_during_the_test_stops_at_once(
 
     handler = signal.getsignal(sent)
     with monkeypatch.context() as patched:
-        patched.setattr(promote, "evaluate_package", interrupted)
+        patched.setattr(full_run, "evaluate_package", interrupted)
         assert world.promote() is None
     assert world.states() == [SearchState.STOPPED]
     assert signal.getsignal(sent) is handler
@@ -338,7 +342,7 @@ def test_a_signal_in_the_last_epoch_is_not_forgotten(world: World, monkeypatch: 
 
 def test_a_training_that_raises_is_recorded_with_its_traceback(world: World) -> None:
     shutil.rmtree(world.home / "backbone")
-    with pytest.raises(PromotionError, match="no such folder"):
+    with pytest.raises(FullTrainingError, match="no such folder"):
         world.promote()
     (recorded,) = world.repository.promotions("s")
     assert recorded.state is SearchState.FAILED
