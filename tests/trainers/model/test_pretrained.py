@@ -213,6 +213,18 @@ def test_a_context_that_no_model_has_is_refused(tmp_path: Path, number: int) -> 
         load_pretrained(str(tmp_path / "llama"), None, tmp_path)
 
 
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
+def test_a_configuration_that_claims_a_billion_layers_is_refused(tmp_path: Path, family: str) -> None:
+    """transformers would build them until no memory is left."""
+    folder = tmp_path / family
+    TINY[family]().save_pretrained(folder)
+    path = folder / "config.json"
+    depth = "n_layer" if family == "gpt2" else "num_hidden_layers"
+    path.write_text(json.dumps({**json.loads(path.read_text()), depth: 10**9}))
+    with pytest.raises(UserError, match=r"config\.json says that it has more than 1,000 layers"):
+        load_pretrained(str(folder), None, tmp_path)
+
+
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     folder = tmp_path / "llama"
     TINY["llama"]().save_pretrained(folder)
