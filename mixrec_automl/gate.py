@@ -27,7 +27,8 @@ class Decision:
             how = "forced past" if self.moves else "not compared with"
             return f"{how} {self.rival}, which was trained on other data"
         found = self.difference
-        verdict = "better" if self.moves else "not surely better"
+        unsure = "not surely worse" if self.moves else "not surely better"
+        verdict = "better" if found.low > 0 else "worse" if found.high < 0 else unsure
         return (
             f"{verdict} than {self.rival}: test MRR {found.mean:+.4f} on the same {found.users:,} users, "
             f"95 % interval [{found.low:+.4f}, {found.high:+.4f}]"
@@ -64,3 +65,11 @@ def challenge(evaluation: Evaluation, champion: Package, name: str, data: Sequen
     (theirs,) = rank_users(champion, data, [Setting("test", evaluation.exclude_seen)])
     difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
     return Decision(difference.low > 0, name, difference)
+
+
+def succeed(evaluation: Evaluation, extension: Package, name: str, data: SequenceData) -> Decision:
+    """The gate of an update: it stands aside unless the update is surely worse than `extension`, the champion over the
+    newer catalogue without training. Between equals the one that has seen the newer data is preferred."""
+    (theirs,) = rank_users(extension, data, [Setting("test", evaluation.exclude_seen)])
+    difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
+    return Decision(difference.high >= 0, name, difference)

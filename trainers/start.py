@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trainers import checkpoint
 from trainers.errors import UserError
 from trainers.model.mixrec import MixRec
+from trainers.model.tables import tables_of_users
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,10 @@ class Start:
             UserError: the file is no whole checkpoint of such a model.
         """
         weights, _ = checkpoint.read(self.weights)
-        own = model.state_dict()
-        users = () if model.collaborative is None else model.collaborative.users
+        own, users = model.state_dict(), tables_of_users(model)
         places = torch.from_numpy(self.users)
         for name, value in own.items():
-            kept = value[places.to(value.device)] if name.removeprefix("collaborative.") in users else value
+            kept = value[places.to(value.device)] if name in users else value
             found = weights.get(name)
             if found is None or found.shape != kept.shape:
                 raise UserError(

@@ -27,6 +27,7 @@ from mixrec_automl.cli import (
     study,
     submit,
     ui,
+    update,
     watch,
 )
 from mixrec_automl.cli.errors import FriendlyGroup
@@ -71,6 +72,7 @@ app.command("show", epilog=show.EXAMPLE)(show.show)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("watch", epilog=watch.EXAMPLE)(watch.watch)
 app.command("promote", epilog=promote.EXAMPLE)(promote.promote)
+app.command("update", epilog=update.EXAMPLE)(update.update)
 app.command("recommend", epilog=recommend.EXAMPLE)(recommend.recommend)
 app.command("similar", epilog=similar.EXAMPLE)(similar.similar)
 app.command("export", epilog=export.EXAMPLE)(export.export)

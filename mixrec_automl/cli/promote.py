@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from trainers.secrecy import without_secrets
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from mixrec_automl.full_training import Evaluation, FullTraining
+from mixrec_automl.cli.trained import told
 
 EXAMPLE = "Example: mixrec-automl promote first --workers 2"
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 
 def promote(
@@ -41,7 +32,7 @@ def promote(
     """Train the winner on all users, evaluate it once on the test items, register it, and make it champion if it is
     better. Ctrl-C stops it cleanly; the same command goes on."""
     from mixrec_automl import paths
-    from mixrec_automl.cli.tables import make_console, printable, winner_table
+    from mixrec_automl.cli.tables import make_console, winner_table
     from mixrec_automl.config import from_dict
     from mixrec_automl.store.records import best_trial
     from mixrec_automl.store.repository import Repository
@@ -66,7 +57,6 @@ def promote(
     console.print(winner_table(chosen.design, f"trial {chosen.number} of {name}, validation MRR {chosen.mrr:.4f}"))
 
     # torch, Ray and MLflow: seconds that a mistake above need not cost
-    from mixrec_automl.full_training import FullTrainingError
     from mixrec_automl.promote import run_promotion
     from mixrec_automl.promotion import plan_promotion
     from trainers.data.prepare import open_or_prepare
@@ -76,34 +66,15 @@ def promote(
             config.data.name, config.data.filters, paths.data_folder(config.data.name), paths.downloads_folder()
         )
     plan = plan_promotion(search, config, chosen, data, workers, from_trial=from_trial)
-    _announce(plan, console)
-    try:
-        outcome = run_promotion(plan, search, chosen, data, repository, console, force=force)
-    except FullTrainingError as error:
-        told = f"the training failed:\n{without_secrets(str(error))}"
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_FAILED) from error
-    if outcome is None:
-        given = {"--trial": trial, "--workers": workers}
-        options = "".join(f" {option} {value}" for option, value in given.items() if value is not None)
-        options += "".join(option for option, is_set in ((" --from-trial", from_trial), (" --force", force)) if is_set)
-        again = f"mixrec-automl promote {name}{options}"
-        console.print(f"stopped; to go on: {again}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
-    console.print(results_table(outcome.evaluations))
-    console.print(outcome.decision.reason, highlight=False, markup=False, soft_wrap=True)
-    version = outcome.version
-    became = "is now the champion" if outcome.decision.moves else "is registered, not as champion"
-    lines = (
-        f"{version} {became}",
-        f"ranks     {plan.folder}",
-        f"MLflow    {without_secrets(paths.tracking_uri())}",
-        f"next      mixrec-automl recommend {version.name}{'' if outcome.decision.moves else '/' + version.version} "
-        f"--text {shlex.quote(printable(outcome.example_title))}",
-        "          mixrec-automl ui",
+    given = {"--trial": trial, "--workers": workers}
+    options = "".join(f" {option} {value}" for option, value in given.items() if value is not None)
+    options += "".join(option for option, is_set in ((" --from-trial", from_trial), (" --force", force)) if is_set)
+    told(
+        plan,
+        console,
+        f"mixrec-automl promote {name}{options}",
+        lambda: run_promotion(plan, search, chosen, data, repository, console, force=force),
     )
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _roll_back(data: str) -> None:
@@ -116,36 +87,3 @@ def _roll_back(data: str) -> None:
         f"{before} is the champion again, instead of version {after.version}",
         highlight=False,
     )
-
-
-def _announce(plan: FullTraining, console: Console) -> None:
-    cluster, epochs = plan.config.cluster, plan.config.training.epochs
-    processes = "1 process" if cluster.workers_per_trial == 1 else f"{cluster.workers_per_trial} processes"
-    console.print(
-        f"training on all users: {epochs} epochs, {processes} of {cluster.cpus_per_worker} CPU, from {plan.began_with}",
-        highlight=False,
-    )
-
-
-def results_table(evaluations: tuple[Evaluation, ...]) -> Table:
-    """Test metrics beside the floors, with seen items in the ranking and without."""
-    from rich.table import Table
-
-    table = Table("seen items", "model", title="test items, full ranking")
-    for heading in ("MRR", "NDCG@10", "Recall@10", "MRR minus popularity, 95 %"):
-        table.add_column(heading, justify="right")
-    for evaluation in evaluations:
-        seen = "left out" if evaluation.exclude_seen else "ranked"
-        rows = {"MixRec": evaluation.metrics, **evaluation.floors}
-        for model, metrics in rows.items():
-            difference = evaluation.against_popularity
-            interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-            table.add_row(
-                seen,
-                model,
-                f"{metrics.mrr:.4f} ± {metrics.mrr_error:.4f}",
-                f"{metrics.ndcg_at_10:.4f}",
-                f"{metrics.recall_at_10:.4f}",
-                interval if model == "MixRec" else "",
-            )
-    return table

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixrec_automl.full_training import Evaluation, evaluate_package
-from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
+from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion, succeed
 from tests.trainers.tiny_package import NUM_USERS, make_package
 from trainers.data.sequence_data import SequenceData
 from trainers.data.store_format import open_prepared
@@ -85,7 +85,9 @@ def test_a_first_champion_must_beat_popularity(model: list[float], popularity: l
     assert decision.moves is moves is bool(low > 0)
     assert decision.difference is not None
     assert (decision.difference.low, decision.difference.high) == pytest.approx((low, high), abs=1e-12)
-    assert ("not surely better than popularity" in decision.reason) is not moves
+    surely_worse = decision.difference.high < 0
+    verdict = "better" if moves else "worse" if surely_worse else "not surely better"
+    assert decision.reason.startswith(f"{verdict} than popularity: ")
 
 
 def mrr_minus(left: UserRanks, right: UserRanks) -> float:
@@ -131,6 +133,20 @@ def test_a_champion_of_other_data_is_only_replaced_by_force(
     assert decision == Decision(force, "rival", None)
     expected = "forced past rival" if force else "not compared with rival"
     assert decision.reason == f"{expected}, which was trained on other data"
+
+
+def test_an_update_moves_the_alias_unless_it_is_worse(good: Package, bad: Package, data: SequenceData) -> None:
+    ours, _ = evaluate_package(good, data)
+    better = succeed(ours, bad, "m version 1 as it is", data)
+    assert better.moves
+    assert better.reason.startswith("better than m version 1 as it is: test MRR +0.")
+    equal = succeed(ours, good, "m version 1 as it is", data)
+    assert equal.moves
+    assert equal.reason.startswith("not surely worse than m version 1 as it is: test MRR +0.0000")
+    theirs, _ = evaluate_package(bad, data)
+    worse = succeed(theirs, good, "m version 1 as it is", data)
+    assert not worse.moves
+    assert worse.reason.startswith("worse than m version 1 as it is: test MRR -0.")
 
 
 def test_other_data_are_refused_before_training() -> None:

@@ -20,6 +20,8 @@ from trainers.task import TrainingTask, load_task
 
 DESIGN = Architecture.parse("010")
 NUM_USERS, NUM_ITEMS, HISTORY = 40, 16, 4
+NEW_USERS, NEW_ITEMS = 10, 4
+"""Of the shop that has grown; nobody takes its item `NUM_ITEMS - 1` any more"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,21 @@ def prepare_shop(root: Path, folder: Path, *, length: int = 6) -> str:
         sequences=write_jsonl(root / "sequences.jsonl", sequences),
     )
     return prepare("shop", source, DataConfig(name="shop").filters, folder).fingerprint
+
+
+def prepare_newer_shop(root: Path, folder: Path) -> str:
+    """Prepare what has become of the shop into `folder`: new items and users, and each old user took a new item and
+    went on. Returns the fingerprint."""
+    known = NUM_ITEMS - 1
+    sequences = shop_sequences(NUM_USERS + NEW_USERS, known, 6)
+    for user, sequence in enumerate(sequences):
+        sequence["items"] += [f"i{NUM_ITEMS + user % NEW_ITEMS}", f"i{(2 * user + 6) % known}"]
+        sequence["ts"] += [10**6 + user, 2 * 10**6 + user]
+    source = Source(
+        items=write_jsonl(root / "newer-items.jsonl", shop_items(NUM_ITEMS + NEW_ITEMS)),
+        sequences=write_jsonl(root / "newer-sequences.jsonl", sequences),
+    )
+    return prepare(folder.name, source, DataConfig(name="shop").filters, folder).fingerprint
 
 
 def shop_config(backbone: Path, model: dict[str, Any] | None = None, **training: Any) -> FinetuneConfig:

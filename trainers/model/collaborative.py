@@ -28,6 +28,8 @@ class CollaborativeModel(nn.Module, ABC):
 
     users: tuple[str, ...]
     """Names of the parameters that have a row for each user"""
+    items: tuple[str, ...]
+    """Names of those that have one for each item"""
 
     @abstractmethod
     def user_vectors(self, users: Tensor) -> Tensor:
@@ -63,6 +65,7 @@ class NCF(CollaborativeModel):
     """
 
     users = ("user_gmf.weight", "user_mlp.weight")
+    items = ("item_gmf.weight", "item_mlp.weight")
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         super().__init__(num_users, num_items, dim)
@@ -115,6 +118,7 @@ class MF(CollaborativeModel):
     """Matrix factorisation with an item bias, trained with BPR (Rendle et al., UAI 2009)."""
 
     users = ("user.weight",)
+    items = ("item.weight", "item_bias.weight")
 
     def __init__(self, num_users: int, num_items: int, dim: int) -> None:
         super().__init__(num_users, num_items, dim)

@@ -1,0 +1,158 @@
+"""A registered model brought up to date: trained on from its own weights, on newer data with new items and users.
+
+It needs no search, and a share of the epochs of a whole training. `trainers/extension.py` says where it begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from mixrec_automl import paths
+from mixrec_automl.full_run import FullRun, Outcome
+from mixrec_automl.full_training import Evaluation, FullTraining
+from mixrec_automl.gate import Decision, challenge, first_champion, succeed
+from mixrec_automl.interruption import stop_on_signals
+from mixrec_automl.mlflow_model_run import ModelRun, run_of_update
+from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
+from mixrec_automl.search_config import ClusterConfig, SearchConfig
+from search_spaces.design import Design
+from trainers import checkpoint
+from trainers.config import BackboneConfig
+from trainers.data.sequence_data import SequenceData
+from trainers.device import pick_device
+from trainers.errors import UserError
+from trainers.extension import extended
+from trainers.package import BACKBONE, Package, read_package
+from trainers.start import Start
+
+SHARE_OF_EPOCHS = 1 / 3
+"""Of those of the model's last training, where no number is given"""
+SEED = 0
+START = "start.safetensors"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What becomes of a version on newer data."""
+
+    version: ModelVersion
+    """That is trained on"""
+    data: SequenceData
+    plan: FullTraining
+    news: str
+    """What is new in the data, for people"""
+
+
+def plan_update(
+    registry: Registry, model: str, data: SequenceData, name: str, *, epochs: int | None, workers: int
+) -> Update:
+    """Everything that decides on the update of `model` with `data`, and the weights it begins with, on disk.
+
+    Args:
+        model: as `Registry.find`.
+        name: of `data`, which is prepared.
+        epochs: None: `SHARE_OF_EPOCHS` of the model's last training.
+        workers: data-parallel processes.
+
+    Raises:
+        UserError: no such model, `data` is what it was trained on, or its M_cf is frozen.
+    """
+    version = registry.find(model)
+    if version.data_fingerprint == data.fingerprint:
+        raise UserError(f"{version} was trained on this very data: prepare newer data under another name")
+    updates = paths.runs_folder() / version.name / "updates"
+    fetched = updates / f"version-{version.version}"
+    fetched.mkdir(parents=True, exist_ok=True)
+    place = registry.fetch(version, fetched)
+    package = read_package(place)
+    had = package.config
+    if had.model.collaborative_training == "frozen":
+        raise UserError(
+            f"{version} has a frozen M_cf, which knows the items of its own data alone: promote anew instead"
+        )
+    config = SearchConfig(
+        data=replace(had.data, name=name),
+        backbone=BackboneConfig(name=str(place / BACKBONE)),
+        model=had.model,
+        training=replace(had.training, epochs=epochs or math.ceil(SHARE_OF_EPOCHS * had.training.epochs)),
+        cluster=ClusterConfig(
+            workers_per_trial=workers,
+            cpus_per_worker=max(1, (os.cpu_count() or 1) // workers),
+            gpus_per_worker=float(pick_device().type == "cuda"),
+        ),
+    )
+    stored = config.as_dict()
+    deciding = [version.reference, version.data_fingerprint, data.fingerprint, stored["model"], stored["training"]]
+    key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+    folder = updates / f"version-{version.version}-{key}"
+    plan = FullTraining(
+        what=f"update-of-version-{version.version}",
+        design=Design(package.architecture),
+        seed=SEED,
+        config=config,
+        folder=folder,
+        began_with=f"the weights of {version}",
+        start=_start(package, data, folder / START),
+    )
+    return Update(version, data, plan, _news(package, data))
+
+
+def _start(package: Package, data: SequenceData, file: Path) -> Start:
+    if not file.exists():  # written once: threads may round it in another way, and the training goes by its content
+        checkpoint.write(file, extended(package, data).model.state_dict(), {})
+    return Start(file, np.empty(0, dtype=np.int64))
+
+
+def _news(package: Package, data: SequenceData) -> str:
+    old, new = package.catalogue.index.keys(), data.catalogue.index.keys()
+    gone = f", and {len(old - new):,} of its items are gone" if old - new else ""
+    return f"{len(new):,} items, {len(new - old):,} of them new to it{gone}; {data.num_users:,} users"
+
+
+def run_update(update: Update, registry: Registry, console: Console) -> Outcome | None:
+    """Carry out `update` and register the next version of its model; None where Ctrl-C or SIGTERM stopped it.
+
+    Raises:
+        UserError: as `FullRun.carry_out`.
+        FullTrainingError: the training raised.
+    """
+    full = FullRun(update.plan, update.data, registry, update.version.name, console)
+    with stop_on_signals() as stop:
+        run: ModelRun | None = None
+        try:
+            with console.status("MLflow"):
+                run = run_of_update(full.name, update.plan)
+            outcome = full.carry_out(run, stop, partial(_decide, full))
+        except KeyboardInterrupt:
+            _abandon(run, "KILLED")
+            return None
+        except BaseException:
+            _abandon(run, "FAILED")
+            raise
+        run.finish()
+    return outcome
+
+
+def _abandon(run: ModelRun | None, status: str) -> None:
+    if run is not None:
+        run.abandon(status)
+
+
+def _decide(full: FullRun, evaluation: Evaluation) -> Decision:
+    champion = full.registry.champion(full.name)  # asked now: another one may have come during the training
+    if champion is None:
+        return first_champion(evaluation)
+    with full.console.status(f"scoring {champion} again"), scratch_folder() as scratch:
+        loaded = read_package(full.registry.fetch(champion, Path(scratch)))
+        if loaded.data_fingerprint == full.data.fingerprint:
+            return challenge(evaluation, loaded, str(champion), full.data, force=False)
+        return succeed(evaluation, extended(loaded, full.data), f"{champion} as it is", full.data)
