@@ -37,7 +37,7 @@ def similar_to_item(package: Recommender, item: str, k: int = 10) -> list[Simila
     """The `k` items nearest to `item` of the catalogue, which is not among them.
 
     Raises:
-        UserError: the catalogue lacks `item`, or the model has no trained `[ALIGN]` states.
+        UserError: the catalogue lacks `item`, k below 1, or the model has no trained `[ALIGN]` states.
     """
     mixrec = aligned(package)
     (index,) = indices(mixrec.catalogue, [item])
@@ -48,7 +48,7 @@ def similar_to_text(package: Recommender, text: str, k: int = 10) -> list[Simila
     """The `k` items nearest to what `text` describes, read as a title that M_cf does not know.
 
     Raises:
-        UserError: an empty text, or the model has no trained `[ALIGN]` states.
+        UserError: an empty text, k below 1, or the model has no trained `[ALIGN]` states.
     """
     mixrec = aligned(package)
     layout, (items,) = mixrec.with_texts([[text]])
@@ -70,6 +70,8 @@ def _nearest(
     package: Package, state: Tensor, k: int, left_out: int | None = None, *, text_alone: bool = False
 ) -> list[SimilarItem]:
     """Those nearest to `state` [d]; with `text_alone`, items are read without vectors of M_cf, as it was."""
+    if k < 1:
+        raise UserError(f"k is {k}, but must be at least 1")
     catalogue = package.catalogue
     layout = replace(package.layout, align_column=False) if text_alone else package.layout
     every = align_states(package.model, layout, range(len(catalogue)))

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 STANDS_FOR = {
     "configs/ml-100k.yaml": "smoke",
     '"50", "172"': '"w3", "w4"',
+    'similar("50"': 'similar("w3"',
     "a space opera": "red lamp",
     "a horror film in space": "green lamp",
 }

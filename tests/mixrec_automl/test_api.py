@@ -31,7 +31,11 @@ from search_spaces.design import Design
 from tests.contracts.repository import ROOT
 from tests.mixrec_automl.report.test_report import COMPLETED, NAME, record
 from tests.mixrec_automl.store.writing import writer_of
+from tests.trainers.tiny_package import make_package
+from trainers.gates import gate_shares
+from trainers.new_items import rank_new
 from trainers.recommend import Query
+from trainers.similar import similar_to_item
 
 OVERRIDES = {"search.trials": 13, "search.confirmation_share": 0.3}
 """Over the preset `smoke`: what `record` records"""
@@ -248,6 +252,63 @@ def test_a_string_is_a_history_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     model.recommend(items="50")
     model.recommend(texts=pd.Series(["a lamp", "a chair"]), k=3)
     assert asked == [Query(["50"]), Query(["a lamp", "a chair"], texts=True, k=3)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return mx.load_model(make_package(tmp_path_factory.mktemp("shop")).package)
+
+
+HISTORY = ["i2", "i4", "i0", "i6"]
+
+
+def test_items_are_allowed_and_denied(shop: Model) -> None:
+    every = shop.recommend(HISTORY, k=99)
+    few = shop.recommend(HISTORY, allow=["i3", "i5", "i7", "nothing we have"], deny="i5")
+    assert set(few["item"]) == {"i3", "i7"}
+    assert few.set_index("item")["score"].to_dict() == pytest.approx(
+        {item: every.set_index("item")["score"][item] for item in ("i3", "i7")}
+    )
+
+
+@pytest.mark.parametrize("asked", [{"items": HISTORY}, {"texts": ["Thing 2", "Thing 4"]}])
+def test_why_is_what_leaving_an_item_out_changes(shop: Model, asked: dict[str, list[str]]) -> None:
+    (kind, history), *_ = asked.items()
+    answers, reasons = shop.recommend(**asked, k=3), shop.why(**asked, k=3)
+    assert list(reasons) == ["rank", "item", "title", "because", "because_title", "drop"]
+    assert len(reasons) == 3 * len(history)
+    for row in reasons.itertuples():
+        without = shop.recommend(**{kind: [one for one in history if one != row.because]}, k=99)
+        score = answers.set_index("item")["score"][row.item]
+        assert row.drop == pytest.approx(score - without.set_index("item")["score"][row.item], abs=1e-5)
+    assert reasons.groupby("rank")["drop"].is_monotonic_decreasing.all()
+    alone = shop.why(**{kind: history[:1]})
+    assert (len(alone), list(alone)) == (0, list(reasons))
+
+
+def test_gates_similar_and_new_items_are_tables_of_what_the_commands_print(shop: Model) -> None:
+    package = shop.loaded.package
+    gates = shop.gates(HISTORY)
+    assert gates["context_share"].tolist() == [one.context_share for one in gate_shares(package, Query(HISTORY))]
+    assert gates["item"].tolist() == HISTORY
+    near = shop.similar("i2", k=3)
+    assert near["cosine"].tolist() == [one.cosine for one in similar_to_item(package, "i2", 3)]
+    assert shop.similar(text="Thing 2", k=3)["item"].tolist()[0] == "i2"
+    new = shop.rank_new(["a lamp", "Thing 4"], HISTORY)
+    assert new["score"].tolist() == [one.score for one in rank_new(package, Query(HISTORY), ["a lamp", "Thing 4"])]
+    assert list(new) == ["rank", "text", "score"]
+
+
+def test_what_has_no_answer_is_refused(shop: Model) -> None:
+    for asked in ({}, {"item": "i2", "text": "a lamp"}):
+        with pytest.raises(mx.UserError, match=r"either as item='\.\.\.' or as text='\.\.\.'"):
+            shop.similar(**asked)
+    with pytest.raises(mx.UserError, match="k is 0, but must be at least 1"):
+        shop.similar("i2", k=0)
+    with pytest.raises(mx.UserError, match="no new item to rank"):
+        shop.rank_new([], HISTORY)
+    with pytest.raises(mx.UserError, match="descriptions of new items are texts"):
+        shop.rank_new([3], HISTORY)  # type: ignore[list-item]
 
 
 @pytest.mark.usefixtures("repository")
