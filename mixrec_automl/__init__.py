@@ -7,9 +7,10 @@ from mixrec_automl.api import searching as _searching
 from mixrec_automl.api.model import Model, load_model
 from mixrec_automl.api.result import SearchResult
 from mixrec_automl.api.searching import load_search
+from mixrec_automl.api.updating import update
 from trainers.errors import UserError
 
-__all__ = ["Model", "SearchResult", "UserError", "__version__", "load_model", "load_search", "search"]
+__all__ = ["Model", "SearchResult", "UserError", "__version__", "load_model", "load_search", "search", "update"]
 __version__ = "0.1.0"
 
 # A package has the name of the function. The import system binds it when it is first imported, and never again: from

@@ -28,8 +28,8 @@ def update(
     the newer data. Ctrl-C stops it cleanly; the same command goes on."""
     from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console
+    from mixrec_automl.model_update import plan_update, run_update
     from mixrec_automl.registry import Registry
-    from mixrec_automl.update import plan_update, run_update
     from trainers.data.store_format import open_prepared
 
     console, registry = make_console(), Registry(paths.tracking_uri())

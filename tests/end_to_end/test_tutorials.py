@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mixrec_automl.registry import Registry
 from tests.contracts.repository import ROOT
 from tests.end_to_end.shell import Shell
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
@@ -32,7 +33,7 @@ def type_in(folder: Path, *command: str) -> str:
 
 
 def test_a_shop_of_twelve_things(tmp_path: Path) -> None:
-    kinds, told = [], ""
+    kinds, told = [], []
     for block in BLOCK.finditer((TUTORIALS / "own-data.md").read_text("utf-8")):
         kinds.append(block["kind"])
         if block["title"]:
@@ -40,11 +41,15 @@ def test_a_shop_of_twelve_things(tmp_path: Path) -> None:
         if block["kind"] == "python":
             type_in(tmp_path, sys.executable, block["title"])
         elif block["kind"] == "bash":
-            told = type_in(tmp_path, "bash", "-e", "-c", block["text"])
-    assert kinds == ["csv", "python", "bash", "bash"], "every block was tried"
-    assert "mixrec-shop version 1 is now the champion" in told  # popularity has a third of the MRR of any design here
-    after_both = told[told.index("after 2 items of history") :]
+            told.append(type_in(tmp_path, "bash", "-e", "-c", block["text"]))
+    assert kinds == ["csv", "python", "bash", "bash", "python", "bash"], "every block was tried"
+    _, promoted, updated = told
+    assert "mixrec-shop version 1 is now the champion" in promoted  # popularity has a third of any design's MRR here
+    after_both = promoted[promoted.index("after 2 items of history") :]
     assert "Milk frother" in after_both, "what follows an espresso machine and a grinder"
+    assert "mixrec-shop version 1: 13 items, 1 of them new to it; 200 users" in updated
+    assert "mixrec-shop version 2 is" in updated
+    assert Registry(f"sqlite:///{Shell(tmp_path).home / 'mlflow.db'}").find("mixrec-shop/2").version == "2"
 
 
 def test_a_backbone_out_of_a_folder(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.full_run import Outcome
 from mixrec_automl.mlflow_model_run import TAG_UPDATE
+from mixrec_automl.model_update import START, Update, plan_update, run_update
 from mixrec_automl.registry import ModelVersion
-from mixrec_automl.update import START, Update, plan_update, run_update
 from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, on_each_epoch
 from tests.trainers.tiny_package import NEW_ITEMS, NEW_USERS, NUM_ITEMS, NUM_USERS, prepare_newer_shop
 from trainers import checkpoint
