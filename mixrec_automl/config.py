@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from mixrec_automl.presets import find_preset
 from mixrec_automl.search_config import RangeConfig, SearchConfig, without_settings
 from mixrec_automl.searched_settings import parameters_of, why_not
-from trainers.errors import UserError
+from trainers.errors import UserError, in_one_line
 
 __all__ = ["ConfigError", "SearchConfig", "from_dict", "load_config", "with_overrides", "with_settings"]
 
@@ -122,7 +122,7 @@ def _parse(text: str, where: str) -> Any:
         raise ConfigError(f"{where}:{line} not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         # PyYAML lets the errors of `int`, `date` and the like through, for instance for the date 2024-13-01.
-        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{where}: not valid YAML: {in_one_line(error)}") from error
 
 
 def _replaced(raw: Any, key: list[str], value: Any) -> Any:
@@ -284,10 +284,6 @@ def _show(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 _ADAPTER = TypeAdapter(SearchConfig)

@@ -43,6 +43,7 @@ from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
 from mixrec_automl.store.writer import SearchWriter
+from trainers.errors import last_line
 
 POLL_SECONDS, POLL_SECONDS_WHEN_IDLE = 0.2, 0.02
 """How long the loop waits for an event before it looks at everything else; briefly while a slot waits for a design."""
@@ -106,7 +107,7 @@ def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchPart
         loop.close()
         state = SearchState.STOPPED if isinstance(raised, KeyboardInterrupt) else SearchState.FAILED
         with contextlib.suppress(LeaseLostError, DatabaseUnavailableError):  # `raised` says more
-            loop.finish_soon(state, _last_line(repr(raised)))
+            loop.finish_soon(state, last_line(repr(raised)))
         raise
     # Before the trials that still run are queued again: whoever resumes them must be alone with their checkpoints.
     loop.close()
@@ -333,7 +334,7 @@ class _Loop:
         losses = self._trials[event.number].losses + 1
         is_blameless = not event.has_begun
         if event.is_storage:
-            is_blameless = self._storage.failed(event.number, _last_line(event.reason))
+            is_blameless = self._storage.failed(event.number, last_line(event.reason))
         if is_blameless:
             self._trials.requeue(event.number)
         elif losses < self._budget.max_attempts:
@@ -345,7 +346,7 @@ class _Loop:
         self._trials.fail(number, error)
         self._ended += 1
         self._failed += 1
-        self._last_error = _last_line(error)
+        self._last_error = last_line(error)
 
     def _announce(self, trial: Trial) -> None:
         self._listener.trial_changed(trial)
@@ -389,8 +390,3 @@ def _in_thread(function: Callable[[], Proposal | None]) -> Future[Proposal | Non
 
     threading.Thread(target=call, name="proposal", daemon=True).start()
     return future
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "unknown"

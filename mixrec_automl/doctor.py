@@ -19,7 +19,7 @@ from types import MappingProxyType
 from packaging.requirements import Requirement
 
 from mixrec_automl import paths
-from trainers.errors import UserError
+from trainers.errors import UserError, in_one_line
 from trainers.secrecy import without_secrets
 
 PACKAGE = "mixrec-automl"
@@ -198,4 +198,4 @@ def _count(number: float, one: str, more: str | None = None) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    return without_secrets(" ".join(str(error).split()))
+    return without_secrets(in_one_line(error))

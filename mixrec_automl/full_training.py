@@ -26,12 +26,12 @@ from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
-from mixrec_automl.live import last_line
 from mixrec_automl.search_config import SearchConfig
 from search_spaces.design import Design
 from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
 from trainers.epochs import BEST
+from trainers.errors import last_line
 from trainers.evaluate import evaluate
 from trainers.metrics import RankingMetrics, summarise
 from trainers.package import Package, read_package, write_package

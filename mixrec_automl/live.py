@@ -17,6 +17,7 @@ from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.progress import Row, SearchProgress, clock_time
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.store.records import Trial, TrialState
+from trainers.errors import last_line
 
 STYLES = {
     TrialState.QUEUED: "dim",
@@ -179,7 +180,7 @@ class PlainLines:
         elif trial.state is TrialState.RUNNING:
             what = f"attempt {trial.attempt}"
         elif trial.state is TrialState.FAILED:
-            what = f"{last_line(trial.error or 'unknown')}; {how_far(progress)}"
+            what = f"{last_line(trial.error or '')}; {how_far(progress)}"
         elif trial.state is TrialState.PRUNED:
             saved = f"ended after epoch {row.epoch} of {progress.epochs_of(trial)}"
             what = f"{trial.error or 'unknown'}; {saved}; {how_far(progress)}"
@@ -232,9 +233,3 @@ def how_far(progress: SearchProgress) -> str:
 def best_so_far(progress: SearchProgress) -> str:
     best = progress.best
     return "no trial completed yet" if best is None else f"best {best.mrr:.4f} (trial {best.trial.number})"
-
-
-def last_line(text: str) -> str:
-    """Of a traceback: the error itself."""
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else ""

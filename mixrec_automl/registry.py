@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mixrec_automl
 from mixrec_automl.tracking import set_mlflow_environment
-from trainers.errors import UserError
+from trainers.errors import UserError, in_one_line
 
 set_mlflow_environment()  # before the import below
 
@@ -62,7 +62,7 @@ def registered_name(data: str) -> str:
 
 
 def _no_answer(error: MlflowException) -> UserError:
-    return refusal(error) or UserError(f"the model registry of MLflow does not answer: {' '.join(str(error).split())}")
+    return refusal(error) or UserError(f"the model registry of MLflow does not answer: {in_one_line(error)}")
 
 
 @contextmanager

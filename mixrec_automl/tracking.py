@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mixrec_automl import paths
 from mixrec_automl.mlflow_refusal import refusal_told
 from mixrec_automl.store.repository import Repository
-from trainers.errors import UserError
+from trainers.errors import UserError, in_one_line
 from trainers.secrecy import without_secrets
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Projector:
             except Exception as error:  # MLflow, its database, its server or its disk: all are tried again
                 self._view = None
                 kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-                reason = without_secrets(f"{kind}{' '.join(str(error).split())}")
+                reason = without_secrets(f"{kind}{in_one_line(error)}")
                 if self._note_error(reason):
                     _log.warning("MLflow lags behind; the search goes on and MLflow is tried again (%s)", reason)
                 self._busy_since = None

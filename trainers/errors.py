@@ -41,5 +41,15 @@ def refusing(
             raise
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"{trouble}: {reason}{remedy}") from error
+        raise kind(f"{trouble}: {in_one_line(error)}{remedy}") from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """What it says, or what it is where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def last_line(text: str) -> str:
+    """Of a traceback: the error itself."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "unknown"

@@ -22,6 +22,7 @@ def report(
     from mixrec_automl.report.material import Material
     from mixrec_automl.store.repository import Repository
     from mixrec_automl.tracking import keep_report
+    from trainers.errors import in_one_line
     from trainers.secrecy import without_secrets
 
     repository = Repository.open()
@@ -37,5 +38,5 @@ def report(
         try:
             keep_report(repository, name, written)
         except Exception as error:  # of many kinds; the report is there all the same
-            told = without_secrets(" ".join(str(error).split()))
+            told = without_secrets(in_one_line(error))
             console.print(f"MLflow keeps no copy: {told}", style="yellow", markup=False, soft_wrap=True)

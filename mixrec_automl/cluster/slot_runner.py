@@ -32,6 +32,7 @@ from mixrec_automl.cluster.slot_worker import SlotJob, WorkerError, work
 from mixrec_automl.cluster.training import Training, TrialTask
 from mixrec_automl.fair_share import Machine
 from mixrec_automl.search_config import ClusterConfig
+from trainers.errors import last_line
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
@@ -206,7 +207,7 @@ class SlotRunner:
             troubles = [slot.trouble for slot in self._slots if slot.trouble is not None]
             up = sum(slot.reservation is not None for slot in self._slots)
             waiting = min(len(troubles), self._wanted - up)  # others were given up and are missed by nobody
-            why = f"{waiting} of {self._wanted} slots wait: {_last_line(troubles[0])}" if waiting > 0 else None
+            why = f"{waiting} of {self._wanted} slots wait: {last_line(troubles[0])}" if waiting > 0 else None
             if why == self._told:
                 return
             self._told = why
@@ -298,10 +299,6 @@ def _is_raise(failure: BaseException) -> bool:
 
 def _is_waiting_for_machines(error: Exception | None) -> bool:
     return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1]
 
 
 def _kill(worker: WorkerProcess) -> None:
