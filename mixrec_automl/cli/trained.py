@@ -35,8 +35,9 @@ def told(plan: FullTraining, console: Console, again: str, carry_out: Callable[[
 
     cluster, epochs = plan.config.cluster, plan.config.training.epochs
     processes = "1 process" if cluster.workers_per_trial == 1 else f"{cluster.workers_per_trial} processes"
+    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     console.print(
-        f"training on all users: {epochs} epochs, {processes} of {cluster.cpus_per_worker} CPU, from {plan.began_with}",
+        f"training on all users: {length}, {processes} of {cluster.cpus_per_worker} CPU, from {plan.began_with}",
         highlight=False,
     )
     try:
