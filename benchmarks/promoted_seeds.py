@@ -40,7 +40,7 @@ def evaluate_seed(name: str, seed: int, console: Console) -> tuple[Evaluation, .
         console.print(f"seed {seed}: training {winner.architecture} on all users", highlight=False)
         with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
             check_resources(plan.config.cluster)
-            train_fully(plan, (scratch or plan.folder) / "train", show, threading.Event())
+            train_fully(plan, (scratch or plan.folder) / "train", show, console.print, threading.Event())
     return evaluate_package(pack(plan), data)
 
 

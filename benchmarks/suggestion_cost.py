@@ -89,12 +89,6 @@ def local_search(acquisition: Callable[[Tensor], Tensor], observed: Tensor, seed
         current = torch.maximum(current, best)
 
 
-def timed(rows: list[float], action: Callable[[], object]) -> None:
-    began = time.process_time()
-    action()
-    rows.append(time.process_time() - began)
-
-
 def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[float], list[float]]:
     fits: list[float] = []
     ascents: list[float] = []
@@ -104,8 +98,10 @@ def measure(bits: int, ascent: Ascent) -> tuple[list[float], list[float], list[f
         designs = random_designs(bits, seed)
         scores = random_response(bits, seed)(designs)
         columns = Columns(bits, bits_per_layer=BITS_PER_LAYER)
-        timed(fits, lambda d=designs, s=scores, c=columns: fit(d, s, NOISE**2, c))  # type: ignore[misc]
-        acquisition = LogNoisyExpectedImprovement(fit(designs, scores, NOISE**2, columns), designs)
+        began = time.process_time()
+        surrogate = fit(designs, scores, NOISE**2, columns)
+        fits.append(time.process_time() - began)
+        acquisition = LogNoisyExpectedImprovement(surrogate, designs)
         good = designs[scores.argsort(descending=True)]
         began = time.process_time()
         _, value = propose_point(acquisition, Relaxation.of_bits(bits), designs, good, ascent, seed)

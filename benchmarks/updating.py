@@ -34,7 +34,6 @@ from rich.table import Table
 from mixrec_automl import paths
 from mixrec_automl.config import load_config
 from search_spaces.architecture import Architecture, Placement
-from trainers import checkpoint
 from trainers.config import FinetuneConfig
 from trainers.data.prepare import prepare
 from trainers.data.sequence_data import SequenceData
@@ -42,7 +41,7 @@ from trainers.data.sources import Source
 from trainers.data.store_format import open_prepared
 from trainers.epochs import BEST
 from trainers.evaluate import evaluate
-from trainers.extension import extended
+from trainers.extension import extended, start_of
 from trainers.finetune import finetune
 from trainers.package import Package, read_package, write_package
 from trainers.ranks import Setting, UserRanks
@@ -143,12 +142,8 @@ class Bench:
     def results(self, epochs: Sequence[int]) -> dict[str, Result]:
         total = self.config.training.epochs
         champion, _ = self.trained("champion", "yesterday", total)
-        extension = extended(champion, self.shop.today)
-        found = {"as it is": Result(self.ranks(extension), 0.0)}
-        file = self.shop.folder / "start.safetensors"
-        if not file.exists():
-            checkpoint.write(file, extension.model.state_dict(), {})
-        start = Start(file, np.empty(0, dtype=np.int64))
+        found = {"as it is": Result(self.ranks(extended(champion, self.shop.today)), 0.0)}
+        start = start_of(champion, self.shop.today, self.shop.folder / "start.safetensors")
         for count in epochs:
             package, seconds = self.trained(f"updated-{count}", "today", count, start)
             found[f"updated, {count} of {total} epochs"] = Result(self.ranks(package), seconds)

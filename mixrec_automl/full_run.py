@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from threading import Event
 
 from rich.console import Console
@@ -23,14 +24,16 @@ from mixrec_automl.full_training import (
     pack,
     train_fully,
 )
-from mixrec_automl.gate import Decision
+from mixrec_automl.gate import Decision, first_champion
 from mixrec_automl.interruption import raise_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun
-from mixrec_automl.registry import ModelVersion, Registry
+from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
 from trainers.data.sequence_data import SequenceData
-from trainers.package import Package
+from trainers.package import Package, read_package
 
 EXAMPLE_ITEMS = 3
+Meet = Callable[[Evaluation, Package, str], Decision]
+"""Given results with seen items in the ranking, the champion and its name"""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class FullRun:
     """Registered model that gets one more version"""
     console: Console
 
-    def carry_out(self, run: ModelRun, stop: Event, decide: Callable[[Evaluation], Decision]) -> Outcome:
+    def carry_out(self, run: ModelRun, stop: Event, meet: Meet) -> Outcome:
         """Train, test, pass the gate and register.
 
         Args:
             stop: set by a signal.
-            decide: the gate, given the results with seen items in the ranking.
+            meet: the gate where there is a champion.
 
         Raises:
             KeyboardInterrupt: it was stopped.
@@ -76,7 +79,7 @@ class FullRun:
             if not is_trained or stop.is_set():
                 raise KeyboardInterrupt
             package, evaluations = self._test(run)
-            decision = decide(evaluations[0])
+            decision = self._decide(evaluations[0], meet)
         with self.console.status("registering"):
             example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
             version = self.registry.register(self.name, self.plan.package, run.id, example, self.data.fingerprint)
@@ -84,6 +87,13 @@ class FullRun:
             if decision.moves:
                 self.registry.move_champion(version)
         return Outcome(evaluations, version, decision, package.catalogue.titles[0])
+
+    def _decide(self, evaluation: Evaluation, meet: Meet) -> Decision:
+        champion = self.registry.champion(self.name)  # asked now: another one may have come during the training
+        if champion is None:
+            return first_champion(evaluation)
+        with self.console.status(f"scoring {champion} again"), scratch_folder() as scratch:
+            return meet(evaluation, read_package(self.registry.fetch(champion, Path(scratch))), str(champion))
 
     def _train(self, run: ModelRun, stop: Event) -> bool:
         plan, console = self.plan, self.console

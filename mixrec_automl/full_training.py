@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -86,6 +88,11 @@ class Evaluation:
     floors: Mapping[str, RankingMetrics]
     against_popularity: PairedDifference
     """In MRR, model minus popularity, on the same users"""
+
+
+def key_of(deciding: Sequence[object]) -> str:
+    """Names a folder by all that decides on a training; values of JSON."""
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def train_fully(

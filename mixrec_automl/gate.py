@@ -62,14 +62,18 @@ def challenge(evaluation: Evaluation, champion: Package, name: str, data: Sequen
     """
     if champion.data_fingerprint != data.fingerprint:
         return Decision(force, name, None)
-    (theirs,) = rank_users(champion, data, [Setting("test", evaluation.exclude_seen)])
-    difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
+    difference = _minus(evaluation, champion, data)
     return Decision(difference.low > 0, name, difference)
 
 
 def succeed(evaluation: Evaluation, extension: Package, name: str, data: SequenceData) -> Decision:
     """The gate of an update: it stands aside unless the update is surely worse than `extension`, the champion over the
     newer catalogue without training. Between equals the one that has seen the newer data is preferred."""
-    (theirs,) = rank_users(extension, data, [Setting("test", evaluation.exclude_seen)])
-    difference = compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]
+    difference = _minus(evaluation, extension, data)
     return Decision(difference.high >= 0, name, difference)
+
+
+def _minus(evaluation: Evaluation, rival: Package, data: SequenceData) -> PairedDifference:
+    """In MRR, on the users and under the treatment of seen items that `evaluation` has."""
+    (theirs,) = rank_users(rival, data, [Setting("test", evaluation.exclude_seen)])
+    return compare(evaluation.ranks, theirs, seed=BOOTSTRAP_SEED)["mrr"]

@@ -5,34 +5,29 @@ It needs no search, and a share of the epochs of a whole training. `trainers/ext
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from mixrec_automl import paths
 from mixrec_automl.full_run import FullRun, Outcome
-from mixrec_automl.full_training import Evaluation, FullTraining
-from mixrec_automl.gate import Decision, challenge, first_champion, succeed
+from mixrec_automl.full_training import Evaluation, FullTraining, key_of
+from mixrec_automl.gate import Decision, challenge, succeed
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_update
-from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
+from mixrec_automl.registry import ModelVersion, Registry
 from mixrec_automl.search_config import ClusterConfig, SearchConfig
 from search_spaces.design import Design
-from trainers import checkpoint
 from trainers.config import BackboneConfig
 from trainers.data.sequence_data import SequenceData
+from trainers.data.store_format import open_prepared
 from trainers.device import pick_device
 from trainers.errors import UserError
-from trainers.extension import extended
+from trainers.extension import extended, start_of
 from trainers.package import BACKBONE, Package, read_package
-from trainers.start import Start
 
 SHARE_OF_EPOCHS = 1 / 3
 """Of those of the model's last training, where no number is given"""
@@ -52,21 +47,19 @@ class Update:
     """What is new in the data, for people"""
 
 
-def plan_update(
-    registry: Registry, model: str, data: SequenceData, name: str, *, epochs: int | None, workers: int
-) -> Update:
-    """Everything that decides on the update of `model` with `data`, and the weights it begins with, on disk.
+def plan_update(registry: Registry, model: str, name: str, *, epochs: int | None, workers: int) -> Update:
+    """Everything that decides on the update of `model` with newer data, and the weights it begins with, on disk.
 
     Args:
         model: as `Registry.find`.
-        name: of `data`, which is prepared.
+        name: of the newer data, which are prepared.
         epochs: None: `SHARE_OF_EPOCHS` of the model's last training.
         workers: data-parallel processes.
 
     Raises:
-        UserError: no such model, `data` is what it was trained on, or its M_cf is frozen.
+        UserError: no such model or data, data that it was trained on, or its M_cf is frozen.
     """
-    version = registry.find(model)
+    data, version = open_prepared(paths.data_folder(name)), registry.find(model)
     if version.data_fingerprint == data.fingerprint:
         raise UserError(f"{version} was trained on this very data: prepare newer data under another name")
     updates = paths.runs_folder() / version.name / "updates"
@@ -92,8 +85,7 @@ def plan_update(
     )
     stored = config.as_dict()
     deciding = [version.reference, version.data_fingerprint, data.fingerprint, stored["model"], stored["training"]]
-    key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
-    folder = updates / f"version-{version.version}-{key}"
+    folder = updates / f"version-{version.version}-{key_of(deciding)}"
     plan = FullTraining(
         what=f"update-of-version-{version.version}",
         design=Design(package.architecture),
@@ -101,15 +93,9 @@ def plan_update(
         config=config,
         folder=folder,
         began_with=f"the weights of {version}",
-        start=_start(package, data, folder / START),
+        start=start_of(package, data, folder / START),
     )
     return Update(version, data, plan, _news(package, data))
-
-
-def _start(package: Package, data: SequenceData, file: Path) -> Start:
-    if not file.exists():  # written once: threads may round it in another way, and the training goes by its content
-        checkpoint.write(file, extended(package, data).model.state_dict(), {})
-    return Start(file, np.empty(0, dtype=np.int64))
 
 
 def _news(package: Package, data: SequenceData) -> str:
@@ -131,7 +117,7 @@ def run_update(update: Update, registry: Registry, console: Console) -> Outcome 
         try:
             with console.status("MLflow"):
                 run = run_of_update(full.name, update.plan)
-            outcome = full.carry_out(run, stop, partial(_decide, full))
+            outcome = full.carry_out(run, stop, partial(_meet, data=update.data))
         except KeyboardInterrupt:
             _abandon(run, "KILLED")
             return None
@@ -147,12 +133,7 @@ def _abandon(run: ModelRun | None, status: str) -> None:
         run.abandon(status)
 
 
-def _decide(full: FullRun, evaluation: Evaluation) -> Decision:
-    champion = full.registry.champion(full.name)  # asked now: another one may have come during the training
-    if champion is None:
-        return first_champion(evaluation)
-    with full.console.status(f"scoring {champion} again"), scratch_folder() as scratch:
-        loaded = read_package(full.registry.fetch(champion, Path(scratch)))
-        if loaded.data_fingerprint == full.data.fingerprint:
-            return challenge(evaluation, loaded, str(champion), full.data, force=False)
-        return succeed(evaluation, extended(loaded, full.data), f"{champion} as it is", full.data)
+def _meet(evaluation: Evaluation, champion: Package, name: str, data: SequenceData) -> Decision:
+    if champion.data_fingerprint == data.fingerprint:
+        return challenge(evaluation, champion, name, data, force=False)
+    return succeed(evaluation, extended(champion, data), f"{name} as it is", data)

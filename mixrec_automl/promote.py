@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import traceback
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from mixrec_automl import paths
 from mixrec_automl.full_run import FullRun, Outcome
-from mixrec_automl.full_training import Evaluation, FullTraining, flat_metrics
-from mixrec_automl.gate import Decision, challenge, check_comparable_data, first_champion
+from mixrec_automl.full_training import FullTraining, flat_metrics
+from mixrec_automl.gate import challenge, check_comparable_data
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_promotion
-from mixrec_automl.registry import Registry, registered_name, scratch_folder
+from mixrec_automl.registry import Registry, registered_name
 from mixrec_automl.store.records import Promotion, Search, SearchState, Trial
 from mixrec_automl.store.repository import Repository
 from trainers.data.sequence_data import SequenceData
-from trainers.package import read_package
 
 
 def run_promotion(
@@ -48,7 +46,7 @@ def run_promotion(
         try:
             with console.status("MLflow"):
                 run = run_of_promotion(repository, promotion, plan)
-            outcome = full.carry_out(run, stop, partial(_decide, full, force=force))
+            outcome = full.carry_out(run, stop, partial(challenge, data=data, force=force))
         except KeyboardInterrupt:
             _end(repository, promotion, run, SearchState.STOPPED)
             return None
@@ -64,15 +62,6 @@ def run_promotion(
             model_version=outcome.version.reference,
         )
     return outcome
-
-
-def _decide(full: FullRun, evaluation: Evaluation, *, force: bool) -> Decision:
-    champion = full.registry.champion(full.name)  # asked again: another one may have come during the training
-    if champion is None:
-        return first_champion(evaluation)
-    with full.console.status(f"scoring {champion} again"), scratch_folder() as scratch:
-        loaded = read_package(full.registry.fetch(champion, Path(scratch)))
-        return challenge(evaluation, loaded, str(champion), full.data, force=force)
 
 
 def _end(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 
 from mixrec_automl import paths
 from mixrec_automl.config import with_settings
-from mixrec_automl.full_training import FullTraining
+from mixrec_automl.full_training import FullTraining, key_of
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import Search, Trial
 from trainers.data.sequence_data import SequenceData
@@ -69,8 +67,7 @@ def plan_promotion(
     stored = widened.as_dict()
     deciding = {name: stored[name] for name in ("data", "backbone", "model", "training")}
     identity = [search.fingerprint, data.fingerprint, str(trial.architecture), trial.seed, deciding]
-    text = json.dumps([*identity, *([] if start is None else [start.fingerprint])], sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    key = key_of([*identity, *([] if start is None else [start.fingerprint])])
     return FullTraining(
         what=f"trial-{trial.number}",
         design=trial.design,

@@ -8,18 +8,21 @@ of users are not carried over: a package does not say whose they are.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers import checkpoint
 from trainers.data.item_text import tokenize_items
 from trainers.data.sequence_data import SequenceData
 from trainers.model.mixrec import MixRec
 from trainers.model.tables import tables_of_items, tables_of_users
 from trainers.package import Package
 from trainers.similar import align_states
+from trainers.start import Start
 
 _ITEMS_AT_ONCE = 256
 _NEW = -1
@@ -53,6 +56,16 @@ def extended(package: Package, data: SequenceData) -> Package:
     model.load_state_dict(_rows_carried_over(package, extension, places))
     model.to(package.model.backbone.device).eval()
     return extension
+
+
+def start_of(package: Package, data: SequenceData, file: Path) -> Start:
+    """Begin a training on `data` with `extended` weights, kept in `file`; users begin anew.
+
+    Written once: threads may round them in another way, and a training goes by their content.
+    """
+    if not file.exists():
+        checkpoint.write(file, extended(package, data).model.state_dict(), {})
+    return Start(file, np.empty(0, dtype=np.int64))
 
 
 @torch.inference_mode()

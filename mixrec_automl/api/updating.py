@@ -30,13 +30,11 @@ def update(model: str, data: str, *, epochs: int | None = None, workers: int = 1
     from mixrec_automl.interruption import check_main_thread
     from mixrec_automl.model_update import plan_update, run_update
     from mixrec_automl.registry import Registry
-    from trainers.data.store_format import open_prepared
 
     check_main_thread()
     console, registry = make_console(), Registry(paths.tracking_uri())
-    opened = open_prepared(paths.data_folder(data))
     with console.status("the model and its new items"):
-        planned = plan_update(registry, model, opened, data, epochs=epochs, workers=workers)
+        planned = plan_update(registry, model, data, epochs=epochs, workers=workers)
     outcome = run_update(planned, registry, console)
     if outcome is None:
         raise KeyboardInterrupt(f"the update of {model} is stopped; the same call goes on with it")

@@ -30,12 +30,10 @@ def update(
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.model_update import plan_update, run_update
     from mixrec_automl.registry import Registry
-    from trainers.data.store_format import open_prepared
 
     console, registry = make_console(), Registry(paths.tracking_uri())
-    opened = open_prepared(paths.data_folder(data))
     with console.status("the model and its new items"):
-        planned = plan_update(registry, model, opened, data, epochs=epochs, workers=workers)
+        planned = plan_update(registry, model, data, epochs=epochs, workers=workers)
     console.print(f"{planned.version}: {planned.news}", highlight=False)
     options = f" --data {data}{'' if epochs is None else f' --epochs {epochs}'}"
     options += "" if workers == 1 else f" --workers {workers}"

@@ -39,7 +39,7 @@ def promoted(world: World) -> World:
 
 
 def planned(world: World, data: str = NEWER, *, epochs: int | None = None, model: str = NAME) -> Update:
-    return plan_update(world.registry, model, open_prepared(paths.data_folder(data)), data, epochs=epochs, workers=1)
+    return plan_update(world.registry, model, data, epochs=epochs, workers=1)
 
 
 def updated(world: World, epochs: int | None = None) -> Outcome | None:
