@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from botorch.utils.sampling import manual_seed
 
 from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search.designs import Made, Seen, next_proposal
@@ -19,7 +20,7 @@ from mixrec_automl.search.known_cost import KnownCost
 from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposal
-from mixrec_automl.search.suggestion import Observed, quasi_random, relaxation_of, suggest
+from mixrec_automl.search.suggestion import Evidence, Observed, quasi_random, relaxation_of
 from mixrec_automl.search.transfer import Transfer
 from mixrec_automl.search.trial_surrogate import LEAST_COMPLETED, best_first
 from mixrec_automl.store.records import Origin, Trial, scores
@@ -63,18 +64,12 @@ class MixedProposer:
                 for trial in group
             ]
             own_seed = int(np.random.SeedSequence([seed, len(seen)]).generate_state(1)[0])
-            noise_variance = training_seed_variance(trials)
-            found = suggest(
-                self.space.mixed,
-                history,
-                seed=own_seed,
-                initial=0,
-                noise_variance=noise_variance,
-                ascent=self.ascent,
-                prior=self.transfer.prior_for(trials, self._encoding),
-                cost=self.cost,
-            )
-            return self.space.design(found), Origin.PROBABILISTIC_REPARAMETERIZATION, ""
+            prior = self.transfer.prior_for(trials, self._encoding)
+            evidence = Evidence(self.space.mixed, history, training_seed_variance(trials), prior, self.cost)
+            with manual_seed(own_seed):
+                point = next(evidence.points(own_seed, initial=0, ascent=self.ascent))
+            design = self.space.design(self.space.mixed.setting(point.tolist()))
+            return design, Origin.PROBABILISTIC_REPARAMETERIZATION, evidence.surrogate.covar_module.name
 
         return next_proposal(self.space, self.initial_trials, trials, make, self.transfer.first)
 

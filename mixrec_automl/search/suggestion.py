@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from botorch.utils.sampling import draw_sobol_samples, manual_seed
@@ -21,7 +22,7 @@ from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.search.relaxation import BIT, Factor, FactorCondition, Kind, Relaxation
-from mixrec_automl.search.surrogate import fit
+from mixrec_automl.search.surrogate import DesignSurrogate, fit
 from mixrec_automl.search.threads import one_thread
 from search_spaces.mixed import Categorical, Integer, MixedSpace, Ordinal, Setting, Value
 
@@ -68,20 +69,11 @@ def suggest(
     initial: int = 5,
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
-    prior: PriorScores | None = None,
     cost: KnownCost | None = None,
 ) -> dict[str, Value]:
     """The setting to evaluate next: `suggest_batch` of one."""
     [setting] = suggest_batch(
-        space,
-        history,
-        1,
-        seed=seed,
-        initial=initial,
-        noise_variance=noise_variance,
-        ascent=ascent,
-        prior=prior,
-        cost=cost,
+        space, history, 1, seed=seed, initial=initial, noise_variance=noise_variance, ascent=ascent, cost=cost
     )
     return setting
 
@@ -95,7 +87,6 @@ def suggest_batch(
     initial: int = 5,
     noise_variance: float | None = None,
     ascent: Ascent | None = None,
-    prior: PriorScores | None = None,
     cost: KnownCost | None = None,
 ) -> list[dict[str, Value]]:
     """The settings to evaluate next, side by side; fewer than `count` where the space has no more.
@@ -113,7 +104,6 @@ def suggest_batch(
         noise_variance: of one value of a setting around its mean; where absent it is inferred with the surrogate's
             other parameters, and no setting is evaluated twice.
         ascent: options of PR.
-        prior: of rows of `Relaxation.features`, the mean of the Gaussian process up to scale (`prior_mean.py`).
         cost: of a setting; with it, what is looked for is not the best setting but the best one at every cost, by
             expected hypervolume improvement.
 
@@ -123,45 +113,70 @@ def suggest_batch(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
+    evidence = Evidence(space, history, noise_variance, cost=cost)
     with manual_seed(seed), one_thread():
-        points = _points(space, history, seed, initial, noise_variance, ascent or Ascent(), prior, cost)
-        found = at_most(count, points)
+        found = at_most(count, evidence.points(seed, initial, ascent or Ascent()))
     return [space.setting(point.tolist()) for point in found]
 
 
-def _points(
-    space: MixedSpace,
-    history: Sequence[Observed],
-    seed: int,
-    initial: int,
-    noise_variance: float | None,
-    ascent: Ascent,
-    prior: PriorScores | None,
-    cost: KnownCost | None,
-) -> Iterator[Tensor]:
-    """Points [D], each chosen beside those before it, without end."""
-    relaxation = relaxation_of(space)
-    evaluated = torch.tensor([space.levels(one.setting) for one in history], dtype=torch.float64)
-    evaluated = relaxation.canonical(evaluated.reshape(len(history), len(space.parameters)))
-    known = evaluated[torch.tensor([one.value is not None for one in history], dtype=torch.bool)]
-    observed = torch.unique(known, dim=0)
-    taken = evaluated
-    while len(taken) < initial or len(observed) < FEWEST_OUTCOMES:
-        point = quasi_random(space, relaxation, taken, seed)
-        yield point
-        taken = torch.cat([taken, point[None]])
+@dataclass(frozen=True)
+class Evidence:
+    """What has been evaluated of a space, and how that is to be read; arguments as those of `suggest_batch`."""
 
-    def feasible(asked: Tensor) -> Tensor:
-        return torch.tensor([space.allows(space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
+    space: MixedSpace
+    history: Sequence[Observed]
+    noise_variance: float | None = None
+    prior: PriorScores | None = None
+    """Of rows of `Relaxation.features`: the mean of the Gaussian process up to scale (`prior_mean.py`)"""
+    cost: KnownCost | None = None
 
-    values = torch.tensor([one.value for one in history if one.value is not None], dtype=torch.float64)
-    surrogate = fit(relaxation.features(known), values, noise_variance, relaxation.columns, prior)
-    of_features = None if cost is None else cost.over(space, relaxation)
-    constraints = feasible if space.constraints else None
-    beliefs = Beliefs(relaxation, surrogate, observed, noise_variance, constraints, of_features)
-    waiting = evaluated[torch.tensor([one.is_pending for one in history], dtype=torch.bool)]
-    pending = torch.cat([waiting, taken[len(evaluated) :]])
-    yield from (point for point, _value in beliefs.points(taken, pending, ascent, seed))
+    def points(self, seed: int, initial: int, ascent: Ascent) -> Iterator[Tensor]:
+        """Points [D] to evaluate next, without end, each chosen beside those before it. Raises as `suggest_batch`."""
+        taken, pending = self._evaluated, self._where([one.is_pending for one in self.history])
+        while len(taken) < initial or len(self._observed) < FEWEST_OUTCOMES:
+            point = quasi_random(self.space, self._relaxation, taken, seed)
+            yield point
+            taken, pending = (torch.cat([rows, point[None]]) for rows in (taken, pending))
+        of_features = None if self.cost is None else self.cost.over(self.space, self._relaxation)
+        feasible = self._feasible if self.space.constraints else None
+        beliefs = Beliefs(self._relaxation, self.surrogate, self._observed, self.noise_variance, feasible, of_features)
+        yield from (point for point, _value in beliefs.points(taken, pending, ascent, seed))
+
+    @cached_property
+    def surrogate(self) -> DesignSurrogate:
+        """Over the features of the relaxation; it is fitted when first asked for."""
+        values = torch.tensor([one.value for one in self.history if one.value is not None], dtype=torch.float64)
+        return fit(
+            self._relaxation.features(self._known), values, self.noise_variance, self._relaxation.columns, self.prior
+        )
+
+    @cached_property
+    def _relaxation(self) -> Relaxation:
+        return relaxation_of(self.space)
+
+    @cached_property
+    def _evaluated(self) -> Tensor:
+        """A point for each evaluation, [any, D]."""
+        rows = [self.space.levels(one.setting) for one in self.history]
+        columns = len(self.space.parameters)
+        return self._relaxation.canonical(torch.tensor(rows, dtype=torch.float64).reshape(-1, columns))
+
+    @cached_property
+    def _known(self) -> Tensor:
+        """A point for each value, [any, D]."""
+        return self._where([one.value is not None for one in self.history])
+
+    @cached_property
+    def _observed(self) -> Tensor:
+        """Distinct ones of `_known`, [any, D]."""
+        found: Tensor = torch.unique(self._known, dim=0)
+        return found
+
+    def _where(self, chosen: Sequence[bool]) -> Tensor:
+        return self._evaluated[torch.tensor(chosen, dtype=torch.bool)]
+
+    def _feasible(self, asked: Tensor) -> Tensor:
+        return torch.tensor([self.space.allows(self.space.setting(row)) for row in asked.tolist()], dtype=torch.bool)
 
 
 def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed: int) -> Tensor:

@@ -15,11 +15,13 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.search.ax_proposer import AxProposer
 from mixrec_automl.search.confirmation import ConfirmingProposer
 from mixrec_automl.search.design_space import DesignSpace
+from mixrec_automl.search.encoding import of_settings
 from mixrec_automl.search.method import search_method
 from mixrec_automl.search.mixed_proposer import MixedProposer
 from mixrec_automl.search.parameter_cost import parameter_cost
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposer, SpaceExhausted
+from mixrec_automl.search.trial_surrogate import fit_trials
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial, by_design
 from search_spaces.damoe import DamoeSpace
@@ -96,6 +98,14 @@ def test_first_the_fixed_design_then_quasi_random_ones_then_pr_and_no_design_by_
     assert len({(one.design, one.seed) for one in trials}) == len(trials)
     for one in trials:
         SPACE.check(one.design)
+
+
+def test_a_proposal_tells_the_covariance_that_was_chosen() -> None:
+    proposer = MixedProposer(SPACE, ascent=LIGHT)
+    trials = run(proposer, 6, seed=0)
+    asked = proposer.propose(trials, seed=0)
+    assert asked.kernel == fit_trials(trials, of_settings(SPACE)).covar_module.name != ""
+    assert proposer.propose(trials[:2], seed=0).kernel == "", "a quasi-random one asks no surrogate"
 
 
 @pytest.mark.parametrize("count", [3, 9])
