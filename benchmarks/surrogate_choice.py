@@ -1,6 +1,6 @@
 """Which kernel and which noise level predict unseen designs best from 6 to 50 trials?
 
-    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about a minute
+    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about two minutes
 
 Responses are drawn with unit spread between designs: sparse effects, pairs within a layer, pairs anywhere.
 Training noise is .05, .2 or .5 of that spread, and the known level says .2 throughout: right, four times too high, 2.5
