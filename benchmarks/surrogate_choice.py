@@ -1,6 +1,6 @@
 """Which kernel and which noise level predict unseen designs best from 6 to 50 trials?
 
-    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about two minutes
+    OMP_NUM_THREADS=1 python benchmarks/surrogate_choice.py        about ten minutes
 
 Responses are drawn with unit spread between designs: sparse effects, pairs within a layer, pairs anywhere.
 Training noise is .05, .2 or .5 of that spread, and the known level says .2 throughout: right, four times too high, 2.5
@@ -32,7 +32,7 @@ from search_spaces.architecture import BITS_PER_LAYER
 
 LEVEL = 0.2
 NOISES = (0.05, LEVEL, 0.5)
-SEARCHES = 18
+SEARCHES = 54
 
 
 def random_bits(rows: int, bits: int, generator: torch.Generator) -> Tensor:
@@ -108,7 +108,7 @@ CANDIDATES = (
 
 def main() -> None:
     for bits in (9, 18, 36):
-        for trials in (6, 12, 30, 50):
+        for trials in (6, 12, 16, 30, 50):
             print(f"\n{bits} bits, {trials} trials                rmse  coverage  log likelihood  CPU-seconds")
             for candidate in CANDIDATES:
                 rows = []
