@@ -22,7 +22,7 @@ class DesignSurrogate(SingleTaskGP):  # type: ignore[misc]
     """GP on points of a discrete or mixed space, whose covariance is chosen by each fit (`surrogate_choice.py`).
 
     With few trials the spread of the outcomes is itself uncertain, which standardising ignores: 90 % intervals cover
-    about 80 % at 6 trials, 85 % at 12, 88 % at 30 and 89 to 94 % at 50 (`benchmarks/surrogate_choice.py`).
+    about 82 % at 6 trials, 84 % at 12, 88 % at 30 and 90 % at 50 (`benchmarks/surrogate_choice.py`).
 
     With a prior's scores the covariance is that of what they leave (`prior_mean.py`).
     """
