@@ -27,7 +27,7 @@ from mixrec_automl.search.kernels import Columns, Covariance, GroupedRBF, Prior,
 
 FEWEST = 12
 """Outcomes of designs below which the first candidate stays: from here on the choice lowers the error of predictions in
-simulation, for intervals that cover 1 to 4 % less (`benchmarks/surrogate_choice.py`)."""
+simulation, but for 36 bits at 12, and its intervals cover up to 4 % less (`benchmarks/surrogate_choice.py`)."""
 TOLERANCE = 1e-6
 """L-BFGS ends where a step changes the log density by less than this share."""
 
