@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from mixrec_automl.registry import Registry
 from tests.contracts.repository import ROOT
 from tests.end_to_end.shell import Shell
+from tests.end_to_end.typed import type_in
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from trainers.model.pretrained import load_pretrained
 
@@ -19,17 +19,6 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
 
 TUTORIALS = ROOT / "docs/tutorials"
 BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```', re.S | re.M)
-
-
-def type_in(folder: Path, *command: str) -> str:
-    """What the command prints, in a home of its own, where `mixrec-automl` is on the path."""
-    environment = Shell(folder).environment
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_a_shop_of_twelve_things(tmp_path: Path) -> None:
