@@ -71,7 +71,7 @@ docs: install  ## write the generated pages of docs/ anew, and build the site in
 	$(BIN)/typer mixrec_automl.cli.app utils docs --name mixrec-automl --title Commands --output docs/commands.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-pictures: docs  ## take the pictures under docs/images anew, of the search SEARCH=NAME; needs Chromium
+pictures: install  ## take the pictures under docs/images anew, of the search SEARCH=NAME; needs Chromium
 	$(BIN)/python -m tools.screenshots $(SEARCH)
 
 clean:  ## remove .venv and caches; data and searches stay

@@ -3,7 +3,7 @@
     mixrec-automl search configs/ml-100k.yaml --name pictures
     make pictures SEARCH=pictures
 
-Needs Chromium (`apt install chromium`) and the `dev` dependencies, and `make docs` for the picture of its front page.
+Needs Chromium (`apt install chromium`) and the `dev` dependencies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from tests.browser import browser
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images"
-SITE = ROOT / "site"
 COLUMNS = 100
 START_SECONDS = 60
 DRAWING_SECONDS = 3
@@ -50,7 +49,9 @@ def main() -> None:
         _take(chromium, page, "report.png", width=1000, height=760)
         _take(chromium, page, "report-dark.png", width=1000, height=760, is_dark=True)
         _take(chromium, page, "report-phone.png", width=390, height=760)
-        with _serving("-m", "http.server", "--bind", "127.0.0.1", "--directory", str(SITE)) as url:
+        site = Path(scratch, "site")  # built now: its front page shows the report
+        subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", site], cwd=ROOT, check=True)
+        with _serving("-m", "http.server", "--bind", "127.0.0.1", "--directory", str(site)) as url:
             _take(chromium, f"{url}/index.html", "site.png", width=1280, height=800)
         _take_mlflow(chromium, search)
     (IMAGES / "show.svg").write_text(_terminal("show", search), "utf-8")

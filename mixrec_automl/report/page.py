@@ -146,7 +146,7 @@ def _facts(material: Material) -> list[tuple[str, str]]:
         ),
     ]
     if material.best is not None:
-        facts.append(("winner", f"trial {material.best.number}: {material.best.architecture}"))
+        facts += [("winner", f"trial {material.best.number}"), ("its design", str(material.best.architecture))]
     if ended:
         facts.append(("without result", ", ".join(ended)))
     promoted = [one.model_version for one in material.promotions if one.model_version]
