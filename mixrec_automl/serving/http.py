@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import mixrec_automl
@@ -32,6 +33,8 @@ LONGEST_NAME = 40
 """Characters of a key that are repeated where it is refused"""
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
 """Need no token: name and version of the model are all that they tell"""
+FILES_OF_DOCS = "/docs-files"
+"""Scripts and styles of `/docs`, which need none either"""
 
 Ask = Callable[[Asked], Awaitable[Answer | Refusal]]
 
@@ -71,7 +74,8 @@ def make_app(
         metrics: what all replicas have counted, in Prometheus' exposition format.
         token: what `Authorization: Bearer` has to carry; None: anybody may ask.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # with the files of /docs, which FastAPI alone takes from servers of others
+        static_url=FILES_OF_DOCS,
         title="mixrec-automl",
         version=mixrec_automl.__version__,
         description="Recommends items after a user's history.",
@@ -149,9 +153,10 @@ def make_app(
 
     @app.middleware("http")
     async def check_token_and_count(request: Request, go_on: Callable[[Request], Awaitable[Any]]) -> Any:
-        path = request.url.path
+        path = request.scope["path"]  # what the router goes by; the URL is made up of what the client sent as well
+        is_open = path in OPEN_PATHS or path.startswith(f"{FILES_OF_DOCS}/")
         with counters.timed(path if path in known else "other") as outcome:
-            if token is not None and path not in OPEN_PATHS and not _is_authorised(request, token):
+            if token is not None and not is_open and not _is_authorised(request, token):
                 refusal = Refusal(detail="give the service's token as `Authorization: Bearer TOKEN`")
                 response: Any = JSONResponse(refusal.model_dump(), 401, {"WWW-Authenticate": "Bearer"})
             else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,6 +166,22 @@ def test_the_token_is_asked_for_everywhere_but_where_nothing_is_told() -> None:
     assert client.post("/recommend/batch", json={"requests": [body]}).status_code == 401
     for path in ("/healthz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
+    for path, host in (
+        ("/recommend", "x/healthz?"),
+        ("/recommend", "x/docs-files/"),
+        ("/docs-files/..%2Frecommend", "x"),
+    ):
+        assert client.post(path, json=body, headers={"Host": host}).status_code in {401, 404, 405}, "no way around it"
+
+
+def test_the_page_of_the_interface_asks_for_nothing_from_elsewhere_and_for_no_token() -> None:
+    client = TestClient(app_of(token="s3cret"))
+    page = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {Path(name).suffix for name in files} >= {".js", ".css"}
+    for name in files:
+        assert name.startswith("/docs-files/")
+        assert client.get(name).status_code == 200
 
 
 def test_more_than_may_wait_is_refused_at_once() -> None:
