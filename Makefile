@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests that compute, start no Ray and measure no time: they run in a process for each core, of one thread each; more than
-# four would be short of memory.
-COMPUTING := tests/search_spaces tests/trainers tests/oracles tests/mixrec_automl/search tests/mixrec_automl/studies tests/fuzz \
-	tests/mixrec_automl/integrations/test_ax.py tests/mixrec_automl/integrations/test_optuna_sampler.py
+# Tests that start Ray: each takes all cores, and so they run one after another. All others run in a process for each core,
+# of one thread each; more than four would be short of memory.
+ALONE := tests/end_to_end tests/faults tests/mixrec_automl/cluster tests/mixrec_automl/test_preflight.py \
+	tests/mixrec_automl/integrations/test_examples.py tests/mixrec_automl/integrations/test_ray_tune.py
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -29,8 +29,8 @@ search: install  ## set up, then the main job: an architecture search on MovieLe
 
 test: lint  ## set up, then all checks and all tests, with coverage
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(COMPUTING) --cov --cov-report=
-	$(BIN)/python -m pytest $(COMPUTING:%=--ignore=%) --cov --cov-append --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ALONE:%=--ignore=%) --cov --cov-report=
+	$(BIN)/python -m pytest $(ALONE) --cov --cov-append --cov-report=term
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -26,7 +26,10 @@ def promote(
     ] = False,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Train nothing: make the champion of the search's data the one before it."),
+        typer.Option(
+            "--rollback",
+            help="Train nothing: make the previous champion of the search's data champion again.",
+        ),
     ] = False,
 ) -> None:
     """Train the winner on all users, evaluate it once on the test items, register it, and make it champion if it is

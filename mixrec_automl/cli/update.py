@@ -21,11 +21,12 @@ def update(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Data-parallel processes.")] = 1,
 ) -> None:
-    """Train a model on with newer data: items keep what was learnt of them, new items begin with what their texts could
-    be of, and new users need nothing. No search and no whole training.
+    """Train a model on with newer data: items keep what was learnt of them, a new item begins with the mean of all,
+    each weighted by how well the new text fits it, and new users need nothing. No search and no whole training.
 
-    The next version of the same registered model. It becomes champion unless it is surely worse than the champion on
-    the newer data. Ctrl-C stops it cleanly; the same command goes on."""
+    The next version of the same registered model. It becomes champion unless it is surely worse than a champion of
+    older data; beside one of these very data it has to be surely better. Ctrl-C stops it cleanly; the same command
+    goes on."""
     from mixrec_automl import paths
     from mixrec_automl.cli.tables import make_console
     from mixrec_automl.model_update import plan_update, run_update

@@ -32,7 +32,7 @@ MOST_WAITING = 256
 LONGEST_NAME = 40
 """Characters of a key that are repeated where it is refused"""
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
-"""Need no token: name and version of the model are all that they tell"""
+"""Need no token: they tell a model's name, version and number of items, and in general words why not a newer one's"""
 FILES_OF_DOCS = "/docs-files"
 """Scripts and styles of `/docs`, which need none either"""
 

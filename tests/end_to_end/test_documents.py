@@ -37,6 +37,7 @@ OF_THE_TUTORIAL = (
     "mixrec-automl data prepare",
     "mixrec-automl search configs/ml-100k.yaml --name shop",
     "mixrec-automl promote shop",
+    "mixrec-automl recommend mixrec-shop",
 )
 """The README's summary of docs/tutorials/own-data.md, which test_tutorials.py types whole"""
 
@@ -65,8 +66,8 @@ def test_the_readme(tmp_path: Path) -> None:
 
 def test_the_shop_of_recommending_and_updating(tmp_path: Path) -> None:
     told = [said for _, said in tell(tmp_path, "docs/recommending.md")]
-    assert len(told) == 9
-    promote, after, why, similar, new, export = told[3:]
+    assert len(told) == 10
+    promote, after, why, similar, new, export = told[4:]
     assert "mixrec-shop version 1 is now the champion" in promote
     for shown, words in (
         (after, "after 3 items"),

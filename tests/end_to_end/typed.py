@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from tests.end_to_end.shell import Shell
 
-PROGRAMS = ("mixrec-automl", "python", "make", "curl")
+PROGRAMS = ("mixrec-automl", "python", "make", "curl", "export")
 
 
 def typed_in(document: Path) -> list[str]:
