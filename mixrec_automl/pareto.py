@@ -18,9 +18,6 @@ from mixrec_automl.search.noise import training_seed_variance
 from mixrec_automl.store.records import Origin, Trial, by_design, scores
 from search_spaces.design import Design
 
-NORMAL_DEVIATION = 1.4826
-"""Standard deviation of a normal variable over its median absolute deviation"""
-
 
 @dataclass(frozen=True)
 class Efficient:
@@ -74,7 +71,7 @@ def expected_mrr(trials: Sequence[Trial]) -> dict[Design, float]:
 
     The mean of n trainings is weighted with b / (b + s / n), b being the variance between designs and s that between
     training seeds; the median of all designs has the rest. Designs that have collapsed must not decide how far the
-    others are apart, so b comes from the median absolute deviation.
+    others are apart, so b comes from those above the median; nor must many that are alike hide that a few are better.
     """
     of_design = {design: scores(replicates) for design, replicates in by_design(trials).items()}
     means = {design: fmean(own) for design, own in of_design.items()}
@@ -83,8 +80,8 @@ def expected_mrr(trials: Sequence[Trial]) -> dict[Design, float]:
     between_seeds = training_seed_variance(trials)
     by_luck = fmean(between_seeds / len(own) for own in of_design.values())
     centre, expected = median(means.values()), {}
-    spread = NORMAL_DEVIATION * median(abs(mean - centre) for mean in means.values())
-    between_designs = max(spread**2 - by_luck, 0.0)
+    above = [(mean - centre) ** 2 for mean in means.values() if mean > centre]
+    between_designs = max(fmean(above) - by_luck, 0.0) if above else 0.0
     for design, own in of_design.items():
         weight = between_designs / (between_designs + between_seeds / len(own))
         expected[design] = centre + weight * (means[design] - centre)

@@ -14,6 +14,7 @@ study.optimize(objective, n_trials=40)
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.search.suggestion import Observed, suggest
-from search_spaces.mixed import Categorical, Constraint, Integer, MixedSpace, Parameter, Real
+from search_spaces.mixed import MOST_LEVELS, Categorical, Constraint, Integer, MixedSpace, Ordinal, Parameter, Real
 
 
 class PRSampler(BaseSampler):
@@ -37,7 +38,8 @@ class PRSampler(BaseSampler):
         initial_trials: before the surrogate takes over.
         noise_variance: of one value around the mean of its parameters. Where it is given, parameters are tried again
             where that teaches more than new ones.
-        constraints: each is asked with the parameters whether they may be tried.
+        constraints: each is asked with the parameters whether they may be tried. Optuna draws the first trial of a
+            study by itself, before it knows the parameters: `study.enqueue_trial` gives it one that may be tried.
     """
 
     def __init__(
@@ -73,23 +75,20 @@ class PRSampler(BaseSampler):
         sign = 1 if study.direction is StudyDirection.MAXIMIZE else -1
         history = [
             Observed(
-                {name: trial.params[name] for name in search_space},
-                sign * trial.value if trial.state is TrialState.COMPLETE and trial.value is not None else None,
-                is_pending=not trial.state.is_finished(),
+                {name: one.params[name] for name in search_space},
+                None if (value := _outcome(one)) is None else sign * value,
+                is_pending=not one.state.is_finished(),
             )
-            for trial in study.get_trials(deepcopy=False)
-            if all(_holds(own, trial.params.get(name)) for name, own in search_space.items())
+            for one in study.get_trials(deepcopy=False)
+            if all(_holds(own, one.params, name) for name, own in search_space.items())
         ]
+        # One Sobol sequence for the first trials; afterwards each has an ascent of its own.
+        seed = self._seed if len(history) < self._initial else self._seed + trial.number
         try:
-            found = suggest(
-                space,
-                history,
-                seed=self._seed + trial.number,
-                initial=self._initial,
-                noise_variance=self._noise,
-            )
-        except SpaceExhausted:
-            return {}  # Optuna has no end of a space: it goes on at random, as its own samplers do
+            found = suggest(space, history, seed=seed, initial=self._initial, noise_variance=self._noise)
+        except SpaceExhausted:  # Optuna has no end of a space: what is best so far comes again, or something at random
+            allowed = [one for one in history if one.value is not None and space.allows(one.setting)]
+            return dict(max(allowed, key=lambda one: one.value or 0.0).setting) if allowed else {}
         return _rounded(found, search_space)
 
     def sample_independent(
@@ -104,12 +103,20 @@ def _parameter(name: str, own: BaseDistribution) -> Parameter:
     if isinstance(own, IntDistribution):
         return Real(name, own.low, own.high, log=True) if own.log else Integer(name, own.low, own.high, own.step)
     assert isinstance(own, FloatDistribution)
+    if own.step is not None and (count := round((own.high - own.low) / own.step) + 1) <= MOST_LEVELS:
+        return Ordinal(name, tuple(own.low + own.step * place for place in range(count)))
     return Real(name, own.low, own.high, log=own.log)
 
 
-def _holds(own: BaseDistribution, value: Any) -> bool:
+def _outcome(trial: FrozenTrial) -> float | None:
+    """None of a trial that has not ended, has failed, or tells by an infinite value that it has."""
+    is_whole = trial.state is TrialState.COMPLETE and trial.value is not None and math.isfinite(trial.value)
+    return trial.value if is_whole else None
+
+
+def _holds(own: BaseDistribution, params: Mapping[str, Any], name: str) -> bool:
     """Whether a recorded value is one of `own`: the range of a parameter may have changed between trials."""
-    return value is not None and own._contains(own.to_internal_repr(value))
+    return name in params and own._contains(own.to_internal_repr(params[name]))
 
 
 def _rounded(found: Mapping[str, Any], search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

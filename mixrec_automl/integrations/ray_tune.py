@@ -15,6 +15,7 @@ tuner.fit()
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ class PRSearch(Searcher):  # type: ignore[misc]
             setting = suggest(
                 self._space,
                 list(self._trials.values()),
-                seed=self._seed + len(self._trials),
+                # One Sobol sequence for the first trials; afterwards each has an ascent of its own.
+                seed=self._seed if len(self._trials) < self._initial else self._seed + len(self._trials),
                 initial=self._initial,
                 noise_variance=self._noise,
             )
@@ -96,13 +98,13 @@ class PRSearch(Searcher):  # type: ignore[misc]
         return dict(unflatten_dict(setting))
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Its last result counts; one that failed or reported no metric is not proposed again."""
+        """Its last result counts; one that failed, or whose metric is absent or not finite, is not proposed again."""
         known = self._trials.get(trial_id)
         if known is None:
             return
-        value = None if error or not result or self._metric is None else result.get(self._metric)
-        sign = 1 if self._mode == "max" else -1
-        self._trials[trial_id] = Observed(known.setting, None if value is None else sign * float(value))
+        told = None if error or not result or self._metric is None else result.get(self._metric)
+        value = (1 if self._mode == "max" else -1) * float("nan" if told is None else told)
+        self._trials[trial_id] = Observed(known.setting, value if math.isfinite(value) else None)
 
     def save(self, checkpoint_path: str) -> None:
         """What has been tried, as JSON; the space comes from Tune again."""

@@ -77,6 +77,8 @@ class ConfirmingProposer:
             except SpaceExhausted:
                 if not self.confirmation.trials:
                     raise
+        if not self.confirmation.trials:
+            raise SpaceExhausted("all trials of the search have been proposed")
         if not all(trial.state.is_final for trial in searched):
             return None
         begun = {trial.design for trial in trials if trial.origin is Origin.CONFIRMATION}

@@ -66,11 +66,13 @@ def next_proposal(
 def noise_probe(seen: Seen) -> Design | None:
     """The design to train again so that the noise between training seeds is measured, and not only presumed.
 
-    The first of all that were completed, which no score has chosen, once `NOISE_FROM` designs are; None before, and
-    where any design has been trained twice. With a presumed level that is too low nothing would ever be replicated, and
-    the level never corrected.
+    The first of all that were completed, which no score has chosen, once `NOISE_FROM` designs are, or the next one
+    where its second training failed. None before, and where any design has been trained twice, or is about to be. With
+    a presumed level that is too low nothing would ever be replicated, and the level never corrected.
     """
     completed = [design for design, group in seen.items() if scores(group)]
-    if len(completed) < NOISE_FROM or any(len(group) > 1 for group in seen.values()):
+    again = [group for group in seen.values() if len(group) > 1]
+    is_known = any(len(scores(group)) > 1 or not all(trial.state.is_final for trial in group) for group in again)
+    if len(completed) < NOISE_FROM or is_known:
         return None
-    return completed[0]
+    return next((design for design in completed if len(seen[design]) == 1), None)

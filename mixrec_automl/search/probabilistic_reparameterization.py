@@ -32,8 +32,9 @@ Feasible = Callable[[Tensor], Tensor]
 """Points [any, D] -> whether each may be proposed, bool [any]."""
 Watch = Callable[[Tensor], None]
 """Shown phi [R, P] before the first step and after each; must leave it as it is."""
-WIDENINGS = 40
-"""How often the temperature is doubled before no further point is believed to be there."""
+NEARBY, ANYWHERE = 8, 32
+"""How often points are drawn around the optimum, wider each time, and then evenly from the whole space, before no
+further one is believed to be there."""
 
 
 @dataclass(frozen=True)
@@ -169,21 +170,25 @@ def propose_point(
     evaluate = acquisition if relaxation.has_continuous else Memo(acquisition)
     best = -torch.inf
 
+    def legal(points: Tensor) -> Tensor:
+        return torch.ones(len(points), dtype=torch.bool) if feasible is None else feasible(points)
+
     def free(points: Tensor) -> Tensor:
-        unseen = ~avoided.contains(points)
-        return unseen if feasible is None else unseen & feasible(points)
+        return ~avoided.contains(points) & legal(points)
 
     def floored(points: Tensor) -> Tensor:
         nonlocal best
-        values, allowed = evaluate(points), free(points.detach())
+        values, meant = evaluate(points), relaxation.rounded(points.detach())
+        within = legal(meant)
+        allowed = within & ~avoided.contains(meant)
         if not bool(allowed.any()):
-            return torch.zeros_like(values)
-        best = max(best, float(values.detach().max()))
+            return 0.0 * points.sum(dim=-1)  # flat, and differentiable like the others
+        best = max(best, float(values.detach()[within].max()))
         floor = max(float(values.detach()[allowed].min()), best - ascent.depth)
         return values.masked_fill(~allowed, floor).clamp_min(floor)
 
     phi = starting_points(good, relaxation, ascent, generator)
-    if relaxation.size <= ascent.exact_points:
+    if not relaxation.has_continuous and relaxation.size <= ascent.exact_points:
         every = relaxation.canonical(all_points([factor.levels for factor in relaxation.factors]))
         if not bool(free(every).any()):
             raise SpaceExhausted("all designs of the space that its constraints allow have been proposed")
@@ -192,14 +197,17 @@ def propose_point(
         phi = ascend_by_sampling(phi, floored, relaxation, ascent, generator, watch)
 
     temperature = ascent.temperature
-    for _ in range(WIDENINGS):
-        drawn, _score = relaxation.sample(phi, ascent.samples, temperature, generator)
-        points = drawn.flatten(0, 1)
+    for turn in range(NEARBY + ANYWHERE):
+        if turn < NEARBY:
+            points = relaxation.sample(phi, ascent.samples, temperature, generator)[0].flatten(0, 1)
+            temperature *= 2
+        else:  # at no temperature does a continuous parameter leave its place, or an ordinal one its two levels
+            points = relaxation.uniform(ascent.restarts * ascent.samples, generator)
+        points = relaxation.rounded(points)
         fresh = points[free(points)]
         if len(fresh):
             with torch.no_grad():
                 values = evaluate(fresh)
             chosen = int(values.argmax())
             return fresh[chosen], float(values[chosen])
-        temperature *= 2  # wider and wider, towards the uniform distribution, under which every point can be drawn
     raise SpaceExhausted("no further design that the constraints of the space allow was found")

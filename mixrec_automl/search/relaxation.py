@@ -43,8 +43,12 @@ class Factor:
     kind: Kind
     levels: int = 0
     """k or c; none of a continuous one"""
+    steps: int = 0
+    """Of a continuous one that is rounded: the equal steps that its values divide [0, 1] into; 0: it has any value"""
 
     def __post_init__(self) -> None:
+        if self.steps and self.kind is not Kind.CONTINUOUS:
+            raise ValueError(f"a discrete parameter has levels and no steps: {self}")
         if (self.kind is Kind.CONTINUOUS) != (self.levels == 0) or self.levels == 1:
             raise ValueError(f"a discrete parameter has two levels or more, a continuous one none: {self}")
 
@@ -96,8 +100,9 @@ class Relaxation:
 
     @property
     def size(self) -> float:
-        """Number of points, also of those that are not canonical; infinite where a parameter is continuous."""
-        return math.inf if self.has_continuous else float(math.prod(factor.levels for factor in self.factors))
+        """Number of points, also of those that are not canonical; infinite where a parameter has any value."""
+        counts = [factor.levels or (factor.steps + 1 if factor.steps else math.inf) for factor in self.factors]
+        return float(math.prod(counts))
 
     @cached_property
     def has_continuous(self) -> bool:
@@ -200,6 +205,12 @@ class Relaxation:
             points[..., columns] = phi[:, None, coordinates].expand(-1, samples, -1)
         return self.canonical(points), score
 
+    def uniform(self, count: int, generator: torch.Generator) -> Tensor:
+        """Canonical points [count, D] of independent parameters, each even over its values."""
+        unit = torch.rand(count, len(self.factors), generator=generator, dtype=torch.float64)
+        levels = torch.tensor([factor.levels for factor in self.factors], dtype=torch.float64)
+        return self.canonical(torch.where(levels > 0, (unit * levels).floor(), unit))
+
     def canonical(self, points: Tensor) -> Tensor:
         """`points` [..., D] with every parameter that does not count at 0; differentiable in the others.
 
@@ -212,6 +223,16 @@ class Relaxation:
         for parent, levels, columns in self._idle_columns:
             idle[..., columns] |= ~torch.isin(points[..., parent].detach(), levels)[..., None]
         return points.masked_fill(idle, 0.0)
+
+    def rounded(self, points: Tensor) -> Tensor:
+        """`points` [..., D] with every continuous parameter that has steps at the nearest of them."""
+        columns = [column for column, factor in enumerate(self.factors) if factor.steps]
+        if not columns:
+            return points
+        steps = torch.tensor([self.factors[column].steps for column in columns], dtype=torch.float64)
+        found = points.clone()
+        found[..., columns] = (points[..., columns] * steps).round() / steps
+        return found
 
     @cached_property
     def _idle_columns(self) -> list[tuple[int, Tensor, list[int]]]:

@@ -7,6 +7,7 @@ function, PR and knowledge gradient without it, over any `MixedSpace`, for one s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from mixrec_automl.search.batch import Beliefs, at_most
 from mixrec_automl.search.known_cost import KnownCost
-from mixrec_automl.search.points import PointSet
+from mixrec_automl.search.points import PointSet, keys
 from mixrec_automl.search.prior_mean import PriorScores
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import SpaceExhausted
@@ -27,8 +28,8 @@ from mixrec_automl.search.threads import one_thread
 from search_spaces.mixed import Categorical, Integer, MixedSpace, Ordinal, Setting, Value
 
 FEWEST_OUTCOMES = 2
-MOST_SOBOL = 4096
-"""Quasi-random points that are looked through for a new one that the constraints allow."""
+FEW_SOBOL, MOST_SOBOL = 2**12, 2**17
+"""Quasi-random points that are looked through for a new one that the constraints allow; the more only where needed"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Observed:
     value: float | None
     """None: it has not ended, or has failed"""
     is_pending: bool = False
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"{dict(self.setting)} has the value {self.value}: give None for what has failed")
 
 
 def relaxation_of(space: MixedSpace) -> Relaxation:
@@ -51,7 +56,7 @@ def relaxation_of(space: MixedSpace) -> Relaxation:
         elif isinstance(own, Ordinal) or (isinstance(own, Integer) and not own.is_dense):
             factors.append(Factor(Kind.ORDINAL, own.levels))
         else:
-            factors.append(Factor(Kind.CONTINUOUS))
+            factors.append(Factor(Kind.CONTINUOUS, steps=own.levels - 1 if isinstance(own, Integer) else 0))
     names = [own.name for own in space.parameters]
     conditions = tuple(
         FactorCondition(names.index(one.name), parent, tuple(space.parameters[parent].level(v) for v in one.values))
@@ -109,7 +114,8 @@ def suggest_batch(
 
     Raises:
         ValueError: `history` holds a setting that is not of `space`, or `count` is less than 1.
-        SpaceExhausted: every setting that the constraints allow has been evaluated or is pending.
+        SpaceExhausted: every setting that the constraints allow has been evaluated or is pending, or none was found
+            among tens of thousands that were drawn.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -183,18 +189,30 @@ def quasi_random(space: MixedSpace, relaxation: Relaxation, taken: Tensor, seed:
     """The next point [D] of a scrambled Sobol sequence that is not `taken` [any, D] and that the constraints allow.
 
     Raises:
-        SpaceExhausted: none is among the next `MOST_SOBOL`.
+        SpaceExhausted: none is among the first `MOST_SOBOL`.
     """
+    avoided, first, looked_at = PointSet(taken), len(taken), set()
+    if len(avoided) >= relaxation.size:
+        raise SpaceExhausted(f"all {relaxation.size:g} settings of the space have been proposed")
+    for most in (FEW_SOBOL, MOST_SOBOL):
+        drawn = _sobol(relaxation, most, seed)[first:]
+        for key, row in zip(keys(drawn), drawn, strict=True):
+            if key in looked_at:
+                continue
+            looked_at.add(key)
+            setting = space.setting(row.tolist())
+            point = torch.tensor(space.levels(setting), dtype=torch.float64)  # as rounding leaves it
+            if not bool(avoided.contains(point[None])) and space.allows(setting):
+                return point
+        first = max(first, most)
+    raise SpaceExhausted(f"no further setting that the constraints of the space allow is among {MOST_SOBOL:,} drawn")
+
+
+def _sobol(relaxation: Relaxation, count: int, seed: int) -> Tensor:
+    """The first points of the sequence, [count, D]."""
     columns = len(relaxation.factors)
     bounds = torch.stack([torch.zeros(columns), torch.ones(columns)]).double()
-    unit = draw_sobol_samples(bounds, n=MOST_SOBOL, q=1, seed=seed)[:, 0]
+    unit = draw_sobol_samples(bounds, n=count, q=1, seed=seed)[:, 0]
     levels = torch.tensor([factor.levels for factor in relaxation.factors], dtype=torch.float64)
     drawn = torch.where(levels > 0, (unit * levels).floor().minimum((levels - 1).clamp_min(0)), unit)
-    drawn = relaxation.canonical(drawn)
-    avoided = PointSet(taken)
-    for place in range(len(taken), MOST_SOBOL):
-        setting = space.setting(drawn[place].tolist())
-        point = torch.tensor(space.levels(setting), dtype=torch.float64)  # a dense integer is now one of its values
-        if not bool(avoided.contains(point[None])) and space.allows(setting):
-            return point
-    raise SpaceExhausted("no further setting that the constraints of the space allow was found")
+    return relaxation.rounded(relaxation.canonical(drawn))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -143,7 +143,8 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
 
     The best design is that with the highest mean MRR over its completed replicates. One with replicates yet to end is
     chosen only where there is no other: the first of several to come in may be a lucky one. Once the confirmation of a
-    search has ended its trials alone are looked at, for no design was chosen by them.
+    search has ended its trials alone are looked at, for no design was chosen by them; where a training of it failed, of
+    the seeds that all designs have completed, if there is one: seeds differ in luck.
     """
     variants: dict[str, list[Trial]] = {}
     for trial in sorted(decisive(trials), key=lambda trial: trial.number):
@@ -151,8 +152,21 @@ def best_trial(trials: Iterable[Trial]) -> Trial | None:
     groups = [replicates for of_variant in variants.values() for replicates in by_design(of_variant).values()]
     completed = [replicates for replicates in groups if scores(replicates)]
     whole = [replicates for replicates in completed if all(trial.state.is_final for trial in replicates)]
-    design = max(whole or completed, key=lambda replicates: fmean(scores(replicates)), default=[])
+    shared = _shared_seeds(whole)
+
+    def score(replicates: list[Trial]) -> float:
+        return fmean(scores(trial for trial in replicates if trial.seed in shared) or scores(replicates))
+
+    design = max(whole or completed, key=score, default=[])
     return max((trial for trial in design if scores([trial])), key=lambda trial: trial.mrr or 0.0, default=None)
+
+
+def _shared_seeds(groups: Sequence[Sequence[Trial]]) -> set[int]:
+    """Those that every one of `groups` has completed; none where they are not of a confirmation."""
+    if any(trial.origin is not Origin.CONFIRMATION for group in groups for trial in group):
+        return set()
+    completed = [{trial.seed for trial in group if scores([trial])} for group in groups]
+    return set.intersection(*completed) if completed else set()
 
 
 def decisive(trials: Iterable[Trial]) -> list[Trial]:

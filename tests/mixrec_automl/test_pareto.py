@@ -78,6 +78,15 @@ def test_collapsed_designs_do_not_switch_that_off() -> None:
     assert shrunken < 0.9 * raw
 
 
+def test_many_that_are_alike_do_not_hide_that_a_few_are_better() -> None:
+    alike = [of_size(number, 10 + number, 0.03 + 0.00005 * (-1) ** number) for number in range(12)]
+    better = [of_size(12 + number, 100 + number, 0.045 + 0.0002 * number) for number in range(4)]
+    again = [of_size(16 + number, 103, 0.0457 + 0.0001 * number, seed=number + 1) for number in range(3)]
+    front = pareto_front([*alike, *better, *again])
+    assert front[-1].trainable_parameters == 103
+    assert front[-1].expected_mrr == pytest.approx(front[-1].mean_mrr, abs=0.0003)
+
+
 def test_designs_that_differ_no_more_than_luck_are_expected_to_be_alike() -> None:
     trials = [of_size(number, 10 + number // 2, mrr) for number, mrr in enumerate((0.04, 0.06, 0.061, 0.039))]
     assert list(expected_mrr(trials).values()) == pytest.approx([0.05, 0.05])

@@ -58,14 +58,42 @@ def test_a_seed_gives_the_same_study_twice_and_pruned_trials_do_not_come_back() 
     assert len(set(both[0][1:])) == 15, "the first is drawn at random, before Optuna knows the space"
 
 
-def test_an_exhausted_space_goes_on_at_random_and_constraints_hold() -> None:
+def test_constraints_hold_in_an_exhausted_space_too() -> None:
     study = optuna.create_study(
         sampler=PRSampler(seed=0, initial_trials=2, constraints=[lambda setting: setting["x"] != setting["y"]])
     )
     study.enqueue_trial({"x": 0, "y": 1})
     study.optimize(lambda trial: trial.suggest_int("x", 0, 1) + trial.suggest_int("y", 0, 1), n_trials=5)
     assert study.trials[1].params == {"x": 1, "y": 0}
+    assert all(trial.params["x"] != trial.params["y"] for trial in study.trials)
     assert len(study.trials) == 5
+
+
+def test_none_is_a_choice_like_others() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        kind = trial.suggest_categorical("kind", [None, "x", "y"])
+        return {None: 0, "x": 2, "y": 1}[kind] + trial.suggest_int("b", 0, 1) + trial.suggest_int("c", 0, 1)
+
+    study = optuna.create_study(direction="maximize", sampler=PRSampler(seed=0, initial_trials=4))
+    study.optimize(objective, n_trials=12)
+    assert study.best_value == 4
+    assert len({tuple(trial.params.values()) for trial in study.trials[1:]}) == 11, "none twice, of twelve"
+
+
+@pytest.mark.parametrize("failure", [float("-inf"), float("inf")])
+def test_an_infinite_value_is_a_failure(failure: float) -> None:
+    study = optuna.create_study(direction="maximize", sampler=PRSampler(seed=0, initial_trials=4))
+    study.optimize(lambda trial: failure if (x := trial.suggest_int("x", 0, 20)) % 3 == 1 else -abs(x - 9), n_trials=14)
+    assert {trial.params["x"] for trial in study.trials} >= {8, 9}
+
+
+def test_the_first_trials_are_of_one_sobol_sequence() -> None:
+    study = optuna.create_study(sampler=PRSampler(seed=1, initial_trials=9))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
+    octants = [
+        int(8 * trial.params["x"]) for trial in study.trials[1:]
+    ]  # Optuna draws the first, which has its first point
+    assert len(set(octants)) >= 7
 
 
 def test_several_objectives_are_refused() -> None:

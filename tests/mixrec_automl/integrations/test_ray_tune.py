@@ -53,6 +53,19 @@ def test_the_least_is_sought_where_the_mode_is_min() -> None:
     assert min(-(one.value or 0) for one in searcher._trials.values()) == 0
 
 
+def test_the_first_trials_are_of_one_sobol_sequence_and_a_loss_that_is_no_number_is_a_failure() -> None:
+    searcher = PRSearch("loss", "min", seed=1, initial_trials=8)
+    searcher.set_search_properties(None, None, {"x": tune.uniform(0, 1)})
+    octants = []
+    for number in range(11):
+        config = searcher.suggest(str(number))
+        assert isinstance(config, dict)
+        octants.append(int(8 * config["x"]))
+        searcher.on_trial_complete(str(number), {"loss": float("nan") if number == 2 else config["x"]})
+    assert sorted(octants[:8]) == list(range(8))
+    assert searcher._trials["2"].value is None
+
+
 def test_an_exhausted_space_ends_the_search() -> None:
     searcher = PRSearch("loss", "min", initial_trials=2)
     searcher.set_search_properties(None, None, {"x": tune.choice(["a", "b", "c"])})

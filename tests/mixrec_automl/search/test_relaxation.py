@@ -159,6 +159,30 @@ def test_constraints_hold_and_may_leave_nothing(ascent: Ascent) -> None:
         propose_point(total, DISCRETE, seen, NONE, small, 0, even)
 
 
+def test_the_last_point_of_many_levels_is_found() -> None:
+    """No temperature takes an ordinal parameter further than to its next level."""
+    relaxation = Relaxation((Factor(Kind.ORDINAL, 17),) * 3)
+    every = all_points([17] * 3)
+    small = Ascent(exact_points=0, steps=2)
+    for call in range(4):
+        left = every[1000 * call + 137]
+        seen = every[(every != left).any(dim=1)]
+        point, _ = propose_point(lambda points: points.sum(dim=-1), relaxation, seen, NONE, small, call)
+        assert point.tolist() == left.tolist()
+
+
+def test_the_gradient_does_not_hang_on_what_the_constraints_forbid() -> None:
+    """Values a hundred higher where nothing may be proposed leave the ascent the slope that it has elsewhere."""
+    relaxation, ascent = Relaxation.of_bits(30), Ascent(restarts=24)
+    weights = torch.linspace(0.5, 1.5, 30, dtype=torch.float64)
+
+    def forbidden_is_better(points: Tensor) -> Tensor:
+        return points @ weights + 100 * points[:, 0]
+
+    point, _ = propose_point(forbidden_is_better, relaxation, [], NONE, ascent, 0, lambda points: points[:, 0] == 0)
+    assert point.tolist() == [0.0] + [1.0] * 29
+
+
 CONDITIONS = (FactorCondition(0, 1, (0, 2)), FactorCondition(2, 1, (2,)), FactorCondition(2, 3, (1,)))
 CONDITIONAL = Relaxation(DISCRETE.factors, CONDITIONS)
 """The first bit counts at two values of the nominal parameter, the ordinal one at one of those beside a last bit 1."""

@@ -94,6 +94,47 @@ def test_constraints_hold_from_the_first_suggestion_on() -> None:
     assert max(one.value or 0 for one in history) == pytest.approx(0.75, abs=0.05), "c, on, 3 layers"
 
 
+@pytest.mark.parametrize(("bits", "ones"), [(16, 1), (20, 2), (24, 3)])
+def test_what_few_settings_meet_is_found_before_the_first_outcome(bits: int, ones: int) -> None:
+    """Of 24 bits 2,024 of 16.8 million settings have three ones."""
+    parameters = tuple(Categorical(f"b{place}", (0, 1)) for place in range(bits))
+    space = MixedSpace(parameters, (lambda setting: sum(setting.values()) == ones,))  # type: ignore[arg-type]
+    for seed in range(2):
+        assert sum(suggest(space, [], seed=seed).values()) == ones  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_corner_of_a_continuous_space_is_found_and_an_empty_one_is_exhausted(seed: int) -> None:
+    parameters = (Real("x", 0, 1), Real("y", 0, 1), Categorical("is_on", (False, True)))
+    corner = MixedSpace(parameters, (lambda s: s["x"] + s["y"] <= 0.1,))  # type: ignore[operator]
+    places = [(0.01 * place, 0.05 - 0.01 * place) for place in range(5)]
+    history = [Observed({"x": x, "y": y, "is_on": place % 2 == 0}, x - y) for place, (x, y) in enumerate(places)]
+    found = suggest(corner, history, seed=seed)
+    assert corner.allows(found)
+    assert found not in [one.setting for one in history]
+    nothing = MixedSpace(parameters, (lambda _: False,))
+    with pytest.raises(SpaceExhausted):
+        suggest(nothing, history, seed=seed)
+
+
+def test_an_integer_of_many_values_comes_once_each_until_there_is_none() -> None:
+    space = MixedSpace((Integer("n", 0, 40),))
+    history: list[Observed] = []
+    for _ in range(41):
+        setting = suggest(space, history, seed=len(history))
+        history.append(Observed(setting, -((int(setting["n"]) - 27) ** 2) / 100))  # type: ignore[arg-type]
+    tried = [one.setting["n"] for one in history]
+    assert sorted(tried) == list(range(41))  # type: ignore[type-var]
+    assert tried.index(27) < 15
+    with pytest.raises(SpaceExhausted, match="all 41"):
+        suggest(space, history, seed=0)
+
+
+def test_a_value_that_is_no_finite_number_is_refused_with_its_setting() -> None:
+    with pytest.raises(ValueError, match=r"'n': 3.* nan: give None"):
+        Observed({"n": 3}, float("nan"))
+
+
 def test_a_setting_of_another_space_is_refused() -> None:
     with pytest.raises(ValueError, match="layers"):
         suggest(SPACE, [Observed({**SPACE.setting([0, 0, 0, 0.5]), "layers": 9}, 0.5)], seed=0)

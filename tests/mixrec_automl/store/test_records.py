@@ -51,6 +51,19 @@ def test_only_completed_trials_have_scores() -> None:
     assert scores(trials) == [0.03]
 
 
+def test_a_confirmation_of_which_a_training_failed_compares_what_its_designs_share() -> None:
+    """B is ahead of A by .001 with both seeds that A has completed; the seed that A lacks was the unlucky one."""
+    of_design = {"000": (0.030, 0.034, 0.038), "010": (None, 0.035, 0.039), "111": (0.032, 0.036, 0.040)}
+    trials = [trial(0, "000", 0.036, origin=Origin.FIXED)]
+    for design, values in of_design.items():
+        for seed, value in enumerate(values, start=1):
+            state = FAILED if value is None else TrialState.COMPLETED
+            trials.append(trial(len(trials), design, value, state, Origin.CONFIRMATION, seed))
+    best = best_trial(trials)
+    assert best is not None
+    assert str(best.design.architecture) == "111"
+
+
 def test_the_same_design_in_two_variants_is_no_replicate() -> None:
     trials = [trial(0, "000", mrr=0.04), trial(1, "000", mrr=0.05), trial(2, "000", mrr=0.01)]
     trials = [replace(one, variant=name) for one, name in zip(trials, ("a", "b", "b"), strict=True)]
