@@ -79,21 +79,24 @@ class FullRun:
             if not is_trained or stop.is_set():
                 raise KeyboardInterrupt
             package, evaluations = self._test(run)
-            decision = self._decide(evaluations[0], meet)
+            rival = self.registry.champion(self.name)  # asked now: another one may have come during the training
+            decision = self._decide(evaluations[0], rival, meet)
         with self.console.status("registering"):
             example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
             version = self.registry.register(self.name, self.plan.package, run.id, example, self.data.fingerprint)
-            self._describe(version, evaluations, decision)
-            if decision.moves:
-                self.registry.move_champion(version)
+        while decision.moves and (champion := self.registry.champion(self.name)) not in (rival, version):
+            rival = champion  # or during the comparison, which takes minutes
+            decision = self._decide(evaluations[0], rival, meet)
+        self._describe(version, evaluations, decision)
+        if decision.moves:
+            self.registry.move_champion(version)
         return Outcome(evaluations, version, decision, package.catalogue.titles[0])
 
-    def _decide(self, evaluation: Evaluation, meet: Meet) -> Decision:
-        champion = self.registry.champion(self.name)  # asked now: another one may have come during the training
-        if champion is None:
+    def _decide(self, evaluation: Evaluation, rival: ModelVersion | None, meet: Meet) -> Decision:
+        if rival is None:
             return first_champion(evaluation)
-        with self.console.status(f"scoring {champion} again"), scratch_folder() as scratch:
-            return meet(evaluation, read_package(self.registry.fetch(champion, Path(scratch))), str(champion))
+        with self.console.status(f"scoring {rival} again"), scratch_folder() as scratch:
+            return meet(evaluation, read_package(self.registry.fetch(rival, Path(scratch))), str(rival))
 
     def _train(self, run: ModelRun, stop: Event) -> bool:
         plan, console = self.plan, self.console

@@ -29,6 +29,7 @@ from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.storage_trouble import StorageTrouble
 from search_spaces.design import Design
 from trainers.baselines.floors import floors
 from trainers.data.sequence_data import SequenceData
@@ -47,6 +48,8 @@ STOP_SECONDS = 3.0
 BOOTSTRAP_SEED = 0
 MOST_ATTEMPTS = 3
 """Of a training whose workers die; each goes on from the last checkpoint."""
+FIRST_EPOCH_SECONDS = 48 * 3600.0
+"""The first epoch on all users may take that long; later ones are measured by it."""
 
 
 class FullTrainingError(RuntimeError):
@@ -116,7 +119,7 @@ def train_fully(
     try:
         make = partial(SlotExecutor, training, plan.config.cluster, folder, fewest_workers=plan.fewest_workers)
         # The search's own limit for a hang is no measure here: an epoch on all users takes longer.
-        with closing(LastingExecutor(make, Watchdog(None))) as executor:
+        with closing(LastingExecutor(make, Watchdog(None, first=FIRST_EPOCH_SECONDS))) as executor:
             return _follow(executor, task, on_epoch, on_trouble, stop)
     except ExecutorDied as died:
         raise FullTrainingError(str(died)) from died
@@ -129,11 +132,19 @@ def _follow(
     on_trouble: Callable[[str], None],
     stop: Event,
 ) -> bool:
-    executor.submit(task)
+    def on_storage(what: str | None) -> None:
+        if what is not None:
+            on_trouble(what)
+
+    storage, losses, is_running = StorageTrouble(on_storage), 0, False
     stopped_at: float | None = None
     while True:
+        if not is_running and not storage.must_wait and stopped_at is None:
+            executor.submit(task)
+            is_running = True
         event = executor.next_event(POLL_SECONDS)
         if isinstance(event, EpochEnded):
+            storage.worked(event.number)
             on_epoch(event)
         elif isinstance(event, SlotsWaiting):
             if event.why is not None:
@@ -141,11 +152,14 @@ def _follow(
         elif isinstance(event, TrialFailed):
             raise FullTrainingError(event.error)
         elif isinstance(event, TrialLost):
-            if event.is_storage or task.attempt == MOST_ATTEMPTS:
-                raise FullTrainingError(event.reason)
-            on_trouble(f"goes on after its last whole epoch: {last_line(event.reason)}")
-            task = replace(task, attempt=task.attempt + 1)
-            executor.submit(task)
+            if event.is_storage:
+                storage.failed(event.number, last_line(event.reason))
+            elif event.has_begun:
+                losses += 1
+                on_trouble(f"goes on after its last whole epoch: {last_line(event.reason)}")
+            if storage.reason_to_give_up or losses == MOST_ATTEMPTS:
+                raise FullTrainingError(storage.reason_to_give_up or event.reason)
+            task, is_running = replace(task, attempt=task.attempt + 1), False
         elif isinstance(event, TrialCompleted | TrialStopped):
             return isinstance(event, TrialCompleted)
         if stop.is_set():

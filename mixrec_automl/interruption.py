@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as a request that the program grants when it can."""
+"""Ctrl-C, SIGTERM and a lost terminal as a request that the program grants when it can."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from types import FrameType
 
 from trainers.errors import UserError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def check_main_thread() -> None:
@@ -27,7 +29,9 @@ def stop_on_signals() -> Iterator[threading.Event]:
     """
     stop = threading.Event()
 
-    def request(_number: int, _frame: FrameType | None) -> None:
+    def request(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _write_nowhere()
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
@@ -40,7 +44,9 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def raise_on_signals() -> Iterator[None]:
     """Within the context a signal raises KeyboardInterrupt at once: for work that may be cut off anywhere."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _write_nowhere()
         raise KeyboardInterrupt
 
     with _handling(interrupt):
@@ -49,9 +55,20 @@ def raise_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    former = {number: signal.signal(number, handler) for number in SIGNALS}
+    # Under nohup a lost terminal is nothing to stop for.
+    heard = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    former = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
         for number, old in former.items():
             signal.signal(number, old)
+
+
+def _write_nowhere() -> None:
+    """The terminal is gone: whoever wrote to it would be ended by an error before anything is recorded."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)

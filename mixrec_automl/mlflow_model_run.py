@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mixrec_automl import paths
 from mixrec_automl.full_training import FullTraining
-from mixrec_automl.mlflow_refusal import refusal_told
+from mixrec_automl.mlflow_refusal import refusal, refusal_told
 from mixrec_automl.store.records import Promotion
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.tracking import artifacts_folder, open_view, set_mlflow_environment
+from trainers.errors import UserError, in_one_line
 
 set_mlflow_environment()  # before the import below
 
@@ -24,25 +25,42 @@ from mixrec_automl.mlflow_view import find_experiment, open_client  # noqa: E402
 
 TAG_PROMOTION = "mixrec.promotion"
 TAG_UPDATE = "mixrec.update"
+MOST_METRICS = 1000
+"""That MLflow takes at once"""
 
 
 class ModelRun:
-    """One MLflow run of a full training."""
+    """One MLflow run of a full training. While MLflow is away the training goes on, and what it told waits."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self.id = run_id
+        self._waiting: list[Metric] = []
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
-        self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        self._waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
+        with contextlib.suppress(MlflowException):
+            self._send()
 
     def keep(self, file: Path) -> None:
-        """Store a file among the run's artifacts."""
-        self._client.log_artifact(self.id, str(file))
+        """Store a file among the run's artifacts, and all that waits. Raises UserError: MLflow does not answer."""
+        try:
+            self._send()
+            self._client.log_artifact(self.id, str(file))
+        except MlflowException as error:
+            raise refusal(error) or UserError(f"MLflow does not answer: {in_one_line(error)}") from error
 
     def finish(self) -> None:
-        self._client.set_terminated(self.id, "FINISHED")
+        """Silent where MLflow is away: the model is registered by now, and the database knows it."""
+        with contextlib.suppress(MlflowException):
+            self._send()
+            self._client.set_terminated(self.id, "FINISHED")
+
+    def _send(self) -> None:
+        while self._waiting:
+            self._client.log_batch(self.id, metrics=self._waiting[:MOST_METRICS])
+            del self._waiting[:MOST_METRICS]
 
     def abandon(self, status: str) -> None:
         """End as `KILLED` or `FAILED`; silent where MLflow itself is what failed: whoever abandons it has the error."""

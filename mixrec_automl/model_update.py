@@ -13,6 +13,7 @@ from functools import partial
 from rich.console import Console
 
 from mixrec_automl import paths
+from mixrec_automl.claim import claim
 from mixrec_automl.full_run import FullRun, Outcome
 from mixrec_automl.full_training import Evaluation, FullTraining, key_of
 from mixrec_automl.gate import Decision, challenge, succeed
@@ -108,11 +109,11 @@ def run_update(update: Update, registry: Registry, console: Console) -> Outcome 
     """Carry out `update` and register the next version of its model; None where Ctrl-C or SIGTERM stopped it.
 
     Raises:
-        UserError: as `FullRun.carry_out`.
+        UserError: as `FullRun.carry_out`, or another process is at it.
         FullTrainingError: the training raised.
     """
     full = FullRun(update.plan, update.data, registry, update.version.name, console)
-    with stop_on_signals() as stop:
+    with claim(update.plan.folder, update.plan.what), stop_on_signals() as stop:
         run: ModelRun | None = None
         try:
             with console.status("MLflow"):

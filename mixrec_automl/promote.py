@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from functools import partial
+from threading import Event
 
 from rich.console import Console
 
 from mixrec_automl import paths
+from mixrec_automl.claim import claim
 from mixrec_automl.full_run import FullRun, Outcome
 from mixrec_automl.full_training import FullTraining, flat_metrics
 from mixrec_automl.gate import challenge, check_comparable_data
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_promotion
+from mixrec_automl.patience import Patience
 from mixrec_automl.registry import Registry, registered_name
+from mixrec_automl.store.errors import DatabaseUnavailableError
 from mixrec_automl.store.records import Promotion, Search, SearchState, Trial
 from mixrec_automl.store.repository import Repository
 from trainers.data.sequence_data import SequenceData
@@ -32,7 +37,7 @@ def run_promotion(
     """Carry out `plan`, which trains `trial` of `search` anew; None where Ctrl-C or SIGTERM stopped it.
 
     Raises:
-        UserError: as `FullRun.carry_out`; also a champion of other data and no `force`.
+        UserError: as `FullRun.carry_out`; also a champion of other data and no `force`, or another process at it.
         FullTrainingError: the training raised.
     """
     registry = Registry(paths.tracking_uri())
@@ -40,7 +45,7 @@ def run_promotion(
     champion = registry.champion(full.name)
     if champion is not None:
         check_comparable_data(str(champion), champion.data_fingerprint, data.fingerprint, force=force)
-    with stop_on_signals() as stop:
+    with claim(plan.folder, plan.what), stop_on_signals() as stop:
         promotion = repository.add_promotion(search.name, trial.number)
         run: ModelRun | None = None
         try:
@@ -53,15 +58,22 @@ def run_promotion(
         except BaseException:
             _end(repository, promotion, run, SearchState.FAILED, traceback.format_exc())
             raise
-        run.finish()
-        repository.finish_promotion(
-            search.name,
-            promotion.number,
-            SearchState.COMPLETED,
-            metrics=flat_metrics(outcome.evaluations),
-            model_version=outcome.version.reference,
+        Patience(stop, partial(_told, console))(
+            lambda: repository.finish_promotion(
+                search.name,
+                promotion.number,
+                SearchState.COMPLETED,
+                metrics=flat_metrics(outcome.evaluations),
+                model_version=outcome.version.reference,
+            )
         )
+        run.finish()
     return outcome
+
+
+def _told(console: Console, what: str | None) -> None:
+    if what is not None:
+        console.print(what, highlight=False, markup=False, soft_wrap=True)
 
 
 def _end(
@@ -71,6 +83,10 @@ def _end(
     state: SearchState,
     error: str | None = None,
 ) -> None:
-    repository.finish_promotion(promotion.search, promotion.number, state, error=error)
+    """Silent where the database is what failed: whoever ends it has the error."""
     if run is not None:
         run.abandon("KILLED" if state is SearchState.STOPPED else "FAILED")
+    patiently = Patience(Event(), lambda _: None)
+    patiently.hurry()
+    with suppress(DatabaseUnavailableError):
+        patiently(lambda: repository.finish_promotion(promotion.search, promotion.number, state, error=error))

@@ -41,7 +41,7 @@ class StorageTrouble:
         """Once patience has ended."""
         if self._since is None or self._last - self._since <= STORAGE_PATIENCE:
             return None
-        return f"checkpoints cannot be written, so free or mend the disk before you resume: {self._error}"
+        return f"checkpoints cannot be written, so free or mend the disk before you go on: {self._error}"
 
     def failed(self, number: int, error: str) -> bool:
         """Trial `number` ended because of it; `error` in one line.

@@ -21,6 +21,8 @@ from trainers.errors import UserError
 
 PREFIX = "mixrec"
 POLL_SECONDS, PATIENCE = 1.0, 120.0
+MOST_NODES = 10_000
+"""That Ray tells of where it is asked for so many"""
 _NODE_ID = "ray.io/node-id"
 _TROUBLES = (OSError, LookupError, RuntimeError, ValueError, RayError, RayStateApiException)
 """What Ray's clients raise where the dashboard is away, refuses, or is none; those of `requests` are OSErrors"""
@@ -152,7 +154,12 @@ class Jobs:
     def _away_from_head(self) -> dict[str, str] | None:
         """The head, without which nothing runs, is not burdened with a controller, unless it is the only node."""
         try:
-            nodes = list_nodes(address=self._address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+            nodes = list_nodes(
+                address=self._address,
+                filters=[("state", "=", "ALIVE")],
+                limit=MOST_NODES,
+                raise_on_missing_output=False,
+            )
         except _TROUBLES as error:
             raise UserError(f"the nodes of the cluster at {self._address} are not told: {last_line(error)}") from error
         heads = [node.node_id for node in nodes if node.is_head_node]

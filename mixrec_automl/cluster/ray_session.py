@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from mixrec_automl.cluster.ray_folder import ray_folder
 from mixrec_automl.fair_share import Machine
@@ -39,6 +40,11 @@ def ray_session() -> Iterator[Path | None]:
         refuse_a_silent_port(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except AuthenticationError as error:
+            raise UserError(
+                f"the Ray cluster at RAY_ADDRESS={address} asks for its token: put it into RAY_AUTH_TOKEN, and "
+                "RAY_AUTH_MODE=token (in a container of deploy/, `with-secrets` before the command does so)"
+            ) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
         try:

@@ -29,10 +29,13 @@ class Watchdog:
         seconds: without a report after which an attempt hangs; None: derived from the epochs seen, as the
             documentation of `search.hang_seconds` says.
         clock: monotonic seconds.
+        first: seconds that are allowed to what has no measure yet.
     """
 
-    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = seconds, clock
+    def __init__(
+        self, seconds: float | None, clock: Callable[[], float] = time.monotonic, *, first: float = FIRST_SECONDS
+    ) -> None:
+        self._seconds, self._clock, self._first = seconds, clock, first
         self._longest: float | None = None
         self._watched: dict[int, _Watched] = {}
 
@@ -41,7 +44,7 @@ class Watchdog:
         """Seconds without a report that are still allowed to an attempt that a worker has begun."""
         if self._seconds is not None:
             return self._seconds
-        return FIRST_SECONDS if self._longest is None else max(LEAST_SECONDS, TIMES_LONGEST * self._longest)
+        return self._first if self._longest is None else max(LEAST_SECONDS, TIMES_LONGEST * self._longest)
 
     def submitted(self, number: int, attempt: int) -> None:
         """From now on it waits for a worker."""
@@ -66,7 +69,7 @@ class Watchdog:
         """(number, attempt) of what is to be killed now; each is told once."""
         now, found = self._clock(), []
         for number, watched in self._watched.items():
-            limit = self.limit if watched.has_begun else FIRST_SECONDS
+            limit = self.limit if watched.has_begun else self._first
             if not watched.is_cancelled and now - watched.heard > limit:
                 watched.is_cancelled, watched.heard = True, now
                 found.append((number, watched.attempt))

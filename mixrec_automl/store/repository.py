@@ -199,7 +199,10 @@ class Repository:
         model_version: str | None = None,
         error: str | None = None,
     ) -> Promotion:
-        """RUNNING -> COMPLETED, STOPPED or FAILED. Raises WrongStateError, or ValueError for NaN and infinity."""
+        """RUNNING -> COMPLETED, STOPPED or FAILED; the same again changes nothing.
+
+        Raises WrongStateError, or ValueError for NaN and infinity.
+        """
         values = {name: finite(name, value) for name, value in (metrics or {}).items()}
         with self._transactions.writing() as session:
             parent = search_row(session, search, lock=True)
@@ -208,6 +211,8 @@ class Repository:
             )
             if row is None:
                 raise UserError(f"search {search} has no promotion {number}: see `mixrec-automl show {search}`")
+            if row.state == state and row.metrics == values and row.model_version == model_version:
+                return to_promotion(row)
             if row.state != SearchState.RUNNING or state is SearchState.RUNNING:
                 raise WrongStateError(f"promotion {number} of search {search} is {row.state} and cannot become {state}")
             row.state, row.metrics, row.model_version = state, values, model_version

@@ -202,10 +202,30 @@ def test_the_job_names_the_cluster_and_a_mounted_file() -> None:
     assert file in of_kind("ConfigMap")["mixrec-config"]["data"]
 
 
+def test_budgets_ask_for_whole_pods_and_leave_some_to_go() -> None:
+    """KubeRay's kinds have no scale, without which `maxUnavailable` and percentages let no pod go at all."""
+    clusters = [one["spec"] for one in of_kind("RayCluster").values()]
+    clusters += [one["spec"]["rayClusterConfig"] for one in of_kind("RayService").values()]
+    workers = {
+        group["template"]["metadata"]["labels"]["app.kubernetes.io/component"]: group["replicas"]
+        for cluster in clusters
+        for group in cluster["workerGroupSpecs"]
+    }
+    budgets = [one["spec"] for one in of_kind("PodDisruptionBudget").values()]
+    assert len(budgets) == 2
+    for budget in budgets:
+        assert set(budget) == {"minAvailable", "selector"}
+        replicas = workers[budget["selector"]["matchLabels"]["app.kubernetes.io/component"]]
+        assert isinstance(budget["minAvailable"], int)
+        assert 0 < budget["minAvailable"] < replicas
+
+
 def test_the_application_that_is_served_exists() -> None:
     (service,) = of_kind("RayService").values()
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     assert application["route_prefix"] == "/"
+    (workers,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert application["args"]["replicas"] == workers["replicas"], "a worker without a replica is never ready"
     module, _, function = application["import_path"].partition(":")
     built = getattr(importlib.import_module(module), function)(application["args"])
     assert isinstance(built, Application)

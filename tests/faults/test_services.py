@@ -147,7 +147,7 @@ def test_a_disk_that_stays_read_only_ends_the_search_which_can_be_resumed(
         small_disk.remount("ro")
         with recoveries.timed("disk read-only for good", "the search has ended with the remedy"):
             assert controller.finish(180) == 1, controller.output
-        assert "so free or mend the disk before you resume" in " ".join(controller.output.split())
+        assert "so free or mend the disk before you go on" in " ".join(controller.output.split())
     assert stage.search().state is SearchState.FAILED
     small_disk.remount("rw")
     with stage.controller(what) as controller:

@@ -90,7 +90,7 @@ def test_while_a_trial_tries_again_the_storage_is_not_given_up() -> None:
     now = 1000.0
     assert trouble.reason_to_give_up is None
     assert trouble.failed(0, "full")
-    assert "free or mend the disk before you resume: full" in (trouble.reason_to_give_up or "")
+    assert "free or mend the disk before you go on: full" in (trouble.reason_to_give_up or "")
     trouble.worked(0)
     assert trouble.reason_to_give_up is None
 

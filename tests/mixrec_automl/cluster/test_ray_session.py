@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
+from ray.exceptions import AuthenticationError
 
 from mixrec_automl.cluster.ray_session import ray_session, refuse_a_silent_port
 from tests.ports import free_port
@@ -40,6 +42,16 @@ def test_one_that_answers_is_left_to_ray(family: socket.AddressFamily, host: str
             pytest.skip("this machine has no IPv6")
         server.listen()
         refuse_a_silent_port(shape.format(server.getsockname()[1]))
+
+
+def test_a_token_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_: object) -> None:
+        raise AuthenticationError("unauthenticated")
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(UserError, match="asks for its token: put it into RAY_AUTH_TOKEN"), ray_session():
+        pytest.fail("it went on")
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "head"])
