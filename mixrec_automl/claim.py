@@ -30,3 +30,13 @@ def claim(folder: Path, what: str) -> Iterator[None]:
         except OSError:  # such as ENOLCK
             pass
         yield
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process holds `folder`; also where that cannot be known."""
+    try:
+        with (folder / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False

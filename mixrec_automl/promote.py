@@ -10,7 +10,7 @@ from threading import Event
 from rich.console import Console
 
 from mixrec_automl import paths
-from mixrec_automl.claim import claim
+from mixrec_automl.claim import claim, is_claimed
 from mixrec_automl.full_run import FullRun, Outcome
 from mixrec_automl.full_training import FullTraining, flat_metrics
 from mixrec_automl.gate import challenge, check_comparable_data
@@ -46,6 +46,7 @@ def run_promotion(
     if champion is not None:
         check_comparable_data(str(champion), champion.data_fingerprint, data.fingerprint, force=force)
     with claim(plan.folder, plan.what), stop_on_signals() as stop:
+        _end_abandoned(repository, plan, search.name, trial.number)
         promotion = repository.add_promotion(search.name, trial.number)
         run: ModelRun | None = None
         try:
@@ -69,6 +70,15 @@ def run_promotion(
         )
         run.finish()
     return outcome
+
+
+def _end_abandoned(repository: Repository, plan: FullTraining, search: str, trial: int) -> None:
+    """Promotions of `trial` whose process was killed could not say so; `plan` is this process's by now."""
+    if any(is_claimed(other) for other in plan.folder.parent.glob(f"trial-{trial}-*") if other != plan.folder):
+        return
+    for one in repository.promotions(search):
+        if one.trial == trial and one.state is SearchState.RUNNING:
+            repository.finish_promotion(search, one.number, SearchState.FAILED, error="its process was killed")
 
 
 def _told(console: Console, what: str | None) -> None:

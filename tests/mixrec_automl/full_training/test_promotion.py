@@ -238,6 +238,20 @@ def test_a_second_process_is_refused_before_it_trains(world: World) -> None:
     assert world.promote() is not None
 
 
+def test_one_whose_process_was_killed_is_ended_by_the_next_of_its_trial(world: World) -> None:
+    for trial in (0, 1, 1):
+        world.repository.add_promotion("s", trial)
+    sibling = world.plan().folder.with_name("trial-1-otherwise")
+    with claim(sibling, "promotion"):
+        assert world.promote() is not None
+    assert world.states() == [SearchState.RUNNING] * 3 + [SearchState.COMPLETED], (
+        "one of them may be that of the sibling"
+    )
+    assert world.promote() is not None
+    assert world.states() == [SearchState.RUNNING] + [SearchState.FAILED] * 2 + [SearchState.COMPLETED] * 2
+    assert {one.error for one in world.repository.promotions("s")} == {None, "its process was killed"}
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_training_and_the_same_promotion_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: signal.Signals
