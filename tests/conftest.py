@@ -19,6 +19,7 @@ os.environ.pop("COLUMNS", None)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise nohup, and the loss of the terminal
 
 
 @pytest.fixture(scope="session")
