@@ -29,9 +29,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
     """
     stop = threading.Event()
 
-    def request(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _write_nowhere()
+    def request() -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
@@ -44,9 +42,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def raise_on_signals() -> Iterator[None]:
     """Within the context a signal raises KeyboardInterrupt at once: for work that may be cut off anywhere."""
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _write_nowhere()
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
     with _handling(interrupt):
@@ -54,10 +50,15 @@ def raise_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handling(handler: Callable[[], None]) -> Iterator[None]:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _write_nowhere()
+        handler()
+
     # Under nohup a lost terminal is nothing to stop for.
     heard = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
-    former = {number: signal.signal(number, handler) for number in heard}
+    former = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:
