@@ -92,6 +92,11 @@ class FullRun:
             self.registry.move_champion(version)
         return Outcome(evaluations, version, decision, package.catalogue.titles[0])
 
+    def tell(self, trouble: str | None) -> None:
+        """Print what is the matter; None: it is over, of which what happens next says enough."""
+        if trouble is not None:
+            self.console.print(trouble, highlight=False, markup=False, soft_wrap=True)
+
     def _decide(self, evaluation: Evaluation, rival: ModelVersion | None, meet: Meet) -> Decision:
         if rival is None:
             return first_champion(evaluation)
@@ -111,11 +116,8 @@ class FullRun:
                 show(event)
                 run.log(event.metrics, event.epoch)
 
-            def on_trouble(what: str) -> None:
-                console.print(what, highlight=False, markup=False, soft_wrap=True)
-
             fitted = replace(plan, config=replace(plan.config, cluster=cluster))
-            return train_fully(fitted, (scratch or plan.folder) / "train", on_epoch, on_trouble, stop)
+            return train_fully(fitted, (scratch or plan.folder) / "train", on_epoch, self.tell, stop)
 
     def _test(self, run: ModelRun) -> tuple[Package, tuple[Evaluation, ...]]:
         with self.console.status("packing the model and ranking every user's test item"):

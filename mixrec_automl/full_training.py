@@ -102,13 +102,13 @@ def train_fully(
     plan: FullTraining,
     folder: Path,
     on_epoch: Callable[[EpochEnded], None],
-    on_trouble: Callable[[str], None],
+    on_trouble: Callable[[str | None], None],
     stop: Event,
 ) -> bool:
     """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
 
     Args:
-        on_trouble: told, in a line, of workers that died and of machines that are waited for.
+        on_trouble: told, in a line, of workers that died, and of machines and storage that it waits for; None: no more.
 
     Raises:
         FullTrainingError: the training raised.
@@ -129,14 +129,10 @@ def _follow(
     executor: Executor,
     task: TrialTask,
     on_epoch: Callable[[EpochEnded], None],
-    on_trouble: Callable[[str], None],
+    on_trouble: Callable[[str | None], None],
     stop: Event,
 ) -> bool:
-    def on_storage(what: str | None) -> None:
-        if what is not None:
-            on_trouble(what)
-
-    storage, losses, is_running = StorageTrouble(on_storage), 0, False
+    storage, losses, is_running = StorageTrouble(on_trouble), 0, False
     stopped_at: float | None = None
     while True:
         if not is_running and not storage.must_wait and stopped_at is None:
@@ -147,8 +143,7 @@ def _follow(
             storage.worked(event.number)
             on_epoch(event)
         elif isinstance(event, SlotsWaiting):
-            if event.why is not None:
-                on_trouble(event.why)
+            on_trouble(event.why)
         elif isinstance(event, TrialFailed):
             raise FullTrainingError(event.error)
         elif isinstance(event, TrialLost):

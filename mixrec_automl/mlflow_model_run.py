@@ -25,6 +25,8 @@ from mixrec_automl.mlflow_view import find_experiment, open_client  # noqa: E402
 
 TAG_PROMOTION = "mixrec.promotion"
 TAG_UPDATE = "mixrec.update"
+TAG_PLAN = "mixrec.plan"
+"""Its folder, which one process at a time holds"""
 MOST_METRICS = 1000
 """That MLflow takes at once"""
 
@@ -98,7 +100,10 @@ def _begin(
     plan: FullTraining,
     told: Mapping[str, object],
 ) -> ModelRun:
-    run_id = str(client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+    same = f"tags.`{TAG_PLAN}` = '{plan.folder.name}'"
+    for left in client.search_runs([experiment], f"attributes.status = 'RUNNING' AND {same}"):
+        client.set_terminated(left.info.run_id, "KILLED")  # as its process was, which could not say so
+    run_id = str(client.create_run(experiment, tags={**tags, TAG_PLAN: plan.folder.name}, run_name=name).info.run_id)
     told = {"architecture": plan.design.architecture, "seed": plan.seed, "began_with": plan.began_with, **told}
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in told.items()])
     return ModelRun(client, run_id)

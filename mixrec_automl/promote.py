@@ -59,7 +59,7 @@ def run_promotion(
         except BaseException:
             _end(repository, promotion, run, SearchState.FAILED, traceback.format_exc())
             raise
-        Patience(stop, partial(_told, console))(
+        Patience(stop, full.tell)(
             lambda: repository.finish_promotion(
                 search.name,
                 promotion.number,
@@ -79,11 +79,6 @@ def _end_abandoned(repository: Repository, plan: FullTraining, search: str, tria
     for one in repository.promotions(search):
         if one.trial == trial and one.state is SearchState.RUNNING:
             repository.finish_promotion(search, one.number, SearchState.FAILED, error="its process was killed")
-
-
-def _told(console: Console, what: str | None) -> None:
-    if what is not None:
-        console.print(what, highlight=False, markup=False, soft_wrap=True)
 
 
 def _end(

@@ -16,7 +16,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
-from mixrec_automl.cluster.ray_errors import last_line
+from mixrec_automl.cluster.ray_errors import last_line, token_missing
 from trainers.errors import UserError
 
 PREFIX = "mixrec"
@@ -62,9 +62,7 @@ class Jobs:
             self._client = JobSubmissionClient(address)
             self._client.list_jobs()  # shows the token, where there is one
         except AuthenticationError as error:
-            raise UserError(
-                f"the Ray cluster at {address} asks for its token: put it into RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
-            ) from error
+            raise token_missing(address) from error
         except _TROUBLES as error:
             raise UserError(f"no dashboard of a Ray cluster answers at {address}: {last_line(error)}") from error
 

@@ -37,7 +37,9 @@ class LastingExecutor:
         self._executor = make()
         self._running: dict[int, int] = {}
         """Attempt of each trial that has been submitted and has not ended"""
-        self._lost: deque[TrialLost] = deque()
+        self._lost: deque[TrialLost | SlotsWaiting] = deque()
+        self._is_waiting = False
+        """Whether it was last told that some slots cannot work"""
         self._deaths = 0
         self._slots: int | None = None
         self._is_stopping = False
@@ -56,9 +58,11 @@ class LastingExecutor:
             with self._replacing():
                 event = self._executor.next_event(timeout)
                 self._deaths = 0 if event is not None else self._deaths
-        if event is None:  # nothing waits to be read, so whoever has not reported hangs
+        if isinstance(event, SlotsWaiting):
+            self._is_waiting = event.why is not None
+        elif event is None:  # nothing waits to be read, so whoever has not reported hangs
             self._end_hanging()
-        elif not isinstance(event, SlotsWaiting | MachinesChanged) and self._running.get(event.number) == event.attempt:
+        elif not isinstance(event, MachinesChanged) and self._running.get(event.number) == event.attempt:
             if isinstance(event, TrialLost):
                 event = replace(event, has_begun=self._watchdog.has_begun(event.number))
             self._watch(event)
@@ -111,6 +115,8 @@ class LastingExecutor:
             if self._deaths > MOST_DEATHS:
                 raise
             self._lost = deque(TrialLost(number, attempt, str(died)) for number, attempt in self._running.items())
+            if self._is_waiting:
+                self._lost.appendleft(SlotsWaiting(None))  # its successor tells of its own troubles
             self._executor = self._make()
             with self._replacing():  # it may die as soon as it is asked for something
                 if self._slots is not None:

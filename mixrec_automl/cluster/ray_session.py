@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import AuthenticationError
 
+from mixrec_automl.cluster.ray_errors import token_missing
 from mixrec_automl.cluster.ray_folder import ray_folder
 from mixrec_automl.fair_share import Machine
 from mixrec_automl.search_config import ClusterConfig
@@ -41,10 +42,7 @@ def ray_session() -> Iterator[Path | None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except AuthenticationError as error:
-            raise UserError(
-                f"the Ray cluster at RAY_ADDRESS={address} asks for its token: put it into RAY_AUTH_TOKEN, and "
-                "RAY_AUTH_MODE=token (in a container of deploy/, `with-secrets` before the command does so)"
-            ) from error
+            raise token_missing(f"RAY_ADDRESS={address}") from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
         try:

@@ -12,6 +12,7 @@ from mixrec_automl.cluster.executor import (
     Event,
     ExecutorDied,
     MachinesChanged,
+    SlotsWaiting,
     TrialBegan,
     TrialCompleted,
     TrialLost,
@@ -215,6 +216,20 @@ def test_a_successor_keeps_as_many_slots_up(tmp_path: Path) -> None:
     world.made[1].events.append(told)
     assert world.after(0) == TrialLost(0, 1, "gone", has_begun=False)
     assert world.after(0) == told
+
+
+def test_what_a_dead_executor_waited_for_is_over(tmp_path: Path) -> None:
+    world = World(10.0)
+    world.lasting.submit(task(0, tmp_path))
+    world.made[0].events.extend([SlotsWaiting("1 of 2 slots wait"), None])
+    assert world.after(0) == SlotsWaiting("1 of 2 slots wait")
+    world.after(0)
+    assert world.after(0) == SlotsWaiting(None)
+    assert world.after(0) == TrialLost(0, 1, "gone", has_begun=False)
+    world.lasting.submit(task(0, tmp_path, attempt=2))
+    world.made[1].events.append(None)
+    world.after(0)
+    assert world.after(0) == TrialLost(0, 2, "gone", has_begun=False), "told once"
 
 
 def test_a_trial_is_told_to_end_and_lost_where_nobody_hears_it(tmp_path: Path) -> None:

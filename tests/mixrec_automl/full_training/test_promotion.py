@@ -24,6 +24,7 @@ from mixrec_automl.full_training import (
     flat_metrics,
 )
 from mixrec_automl.gate import Decision, challenge
+from mixrec_automl.mlflow_model_run import run_of_promotion
 from mixrec_automl.promotion import plan_promotion
 from mixrec_automl.registry import ModelVersion
 from mixrec_automl.search_config import ClusterConfig, PromotionConfig
@@ -240,7 +241,8 @@ def test_a_second_process_is_refused_before_it_trains(world: World) -> None:
 
 def test_one_whose_process_was_killed_is_ended_by_the_next_of_its_trial(world: World) -> None:
     for trial in (0, 1, 1):
-        world.repository.add_promotion("s", trial)
+        killed = world.repository.add_promotion("s", trial)
+    run_of_promotion(world.repository, killed, world.plan())
     sibling = world.plan().folder.with_name("trial-1-otherwise")
     with claim(sibling, "promotion"):
         assert world.promote() is not None
@@ -250,6 +252,7 @@ def test_one_whose_process_was_killed_is_ended_by_the_next_of_its_trial(world: W
     assert world.promote() is not None
     assert world.states() == [SearchState.RUNNING] + [SearchState.FAILED] * 2 + [SearchState.COMPLETED] * 2
     assert {one.error for one in world.repository.promotions("s")} == {None, "its process was killed"}
+    assert sorted(run.info.status for run in world.mlflow_runs()) == ["FINISHED", "FINISHED", "KILLED"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
