@@ -32,8 +32,8 @@ from trainers.data.sequence_data import SequenceData
 from trainers.package import Package, read_package
 
 EXAMPLE_ITEMS = 3
-Meet = Callable[[Evaluation, Package, str], Decision]
-"""Given results with seen items in the ranking, the champion and its name"""
+Meet = Callable[[Evaluation, Callable[[], Package], str], Decision]
+"""Given results with seen items in the ranking, what reads the champion, and its name"""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,11 @@ class FullRun:
         with self.console.status("registering"):
             example = list(package.catalogue.ids[:EXAMPLE_ITEMS])
             version = self.registry.register(self.name, self.plan.package, run.id, example, self.data.fingerprint)
-        while decision.moves and (champion := self.registry.champion(self.name)) not in (rival, version):
-            rival = champion  # or during the comparison, which takes minutes
-            decision = self._decide(evaluations[0], rival, meet)
         self._describe(version, evaluations, decision)
-        if decision.moves:
-            self.registry.move_champion(version)
+        while decision.moves and not self.registry.replace_champion(rival, version):
+            rival = self.registry.champion(self.name)  # or during the comparison, which takes minutes
+            decision = self._decide(evaluations[0], rival, meet)
+            self._describe(version, evaluations, decision)
         return Outcome(evaluations, version, decision, package.catalogue.titles[0])
 
     def tell(self, trouble: str | None) -> None:
@@ -101,7 +100,7 @@ class FullRun:
         if rival is None:
             return first_champion(evaluation)
         with self.console.status(f"scoring {rival} again"), scratch_folder() as scratch:
-            return meet(evaluation, read_package(self.registry.fetch(rival, Path(scratch))), str(rival))
+            return meet(evaluation, lambda: read_package(self.registry.fetch(rival, Path(scratch))), str(rival))
 
     def _train(self, run: ModelRun, stop: Event) -> bool:
         plan, console = self.plan, self.console

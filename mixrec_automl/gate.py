@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mixrec_automl.full_training import BOOTSTRAP_SEED, Evaluation, rank_users
@@ -19,13 +20,15 @@ class Decision:
     moves: bool
     rival: str
     difference: PairedDifference | None
+    obstacle: str = "was trained on other data"
+    """To a comparison, where there is no difference"""
 
     @property
     def reason(self) -> str:
         """One line for a person."""
         if self.difference is None:
             how = "forced past" if self.moves else "not compared with"
-            return f"{how} {self.rival}, which was trained on other data"
+            return f"{how} {self.rival}, which {self.obstacle}"
         found = self.difference
         unsure = "not surely worse" if self.moves else "not surely better"
         verdict = "better" if found.low > 0 else "worse" if found.high < 0 else unsure
@@ -54,12 +57,23 @@ def first_champion(evaluation: Evaluation) -> Decision:
     return Decision(difference.low > 0, "popularity", difference)
 
 
-def challenge(evaluation: Evaluation, champion: Package, name: str, data: SequenceData, *, force: bool) -> Decision:
+def challenge(
+    evaluation: Evaluation, read_champion: Callable[[], Package], name: str, data: SequenceData, *, force: bool
+) -> Decision:
     """Score the champion again on the users that `evaluation` scored, and compare user by user.
 
     Args:
-        force: move past a champion of other data, with which nothing can be compared.
+        force: move past a champion of other data or one that cannot be read, with which nothing can be compared.
+
+    Raises:
+        UserError: the champion cannot be read, and `force` is off.
     """
+    try:
+        champion = read_champion()
+    except UserError as error:
+        if force:
+            return Decision(True, name, None, "cannot be read")
+        raise UserError(f"{error}; or give --force to replace {name} unseen") from error
     if champion.data_fingerprint != data.fingerprint:
         return Decision(force, name, None)
     difference = _minus(evaluation, champion, data)

@@ -50,7 +50,7 @@ class ModelRun:
         try:
             self._send()
             self._client.log_artifact(self.id, str(file))
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # the latter of a proxy that takes no large files
             raise refusal(error) or UserError(f"MLflow does not answer: {in_one_line(error)}") from error
 
     def finish(self) -> None:
@@ -67,6 +67,7 @@ class ModelRun:
     def abandon(self, status: str) -> None:
         """End as `KILLED` or `FAILED`; silent where MLflow itself is what failed: whoever abandons it has the error."""
         with contextlib.suppress(MlflowException):
+            self._send()
             self._client.set_terminated(self.id, status)
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,7 +22,7 @@ from mixrec_automl.full_training import Evaluation, FullTraining, key_of
 from mixrec_automl.gate import Decision, challenge, succeed
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_update
-from mixrec_automl.registry import ModelVersion, Registry
+from mixrec_automl.registry import PACKAGE, ModelVersion, Registry, scratch_folder
 from mixrec_automl.search_config import ClusterConfig, SearchConfig
 from search_spaces.design import Design
 from trainers.config import BackboneConfig
@@ -28,7 +31,7 @@ from trainers.data.store_format import open_prepared
 from trainers.device import pick_device
 from trainers.errors import UserError
 from trainers.extension import extended, start_of
-from trainers.package import BACKBONE, Package, read_package
+from trainers.package import BACKBONE, Package, read_package, whole_folder
 
 SHARE_OF_EPOCHS = 1 / 3
 """Of those of the model's last training, where no number is given"""
@@ -64,9 +67,7 @@ def plan_update(registry: Registry, model: str, name: str, *, epochs: int | None
     if version.data_fingerprint == data.fingerprint:
         raise UserError(f"{version} was trained on this very data: prepare newer data under another name")
     updates = paths.runs_folder() / version.name / "updates"
-    fetched = updates / f"version-{version.version}"
-    fetched.mkdir(parents=True, exist_ok=True)
-    place = registry.fetch(version, fetched)
+    place = _fetched(registry, version, updates / f"version-{version.version}")
     package = read_package(place)
     had = package.config
     if had.model.collaborative_training == "frozen":
@@ -99,6 +100,25 @@ def plan_update(registry: Registry, model: str, name: str, *, epochs: int | None
     return Update(version, data, plan, _news(package, data))
 
 
+def _fetched(registry: Registry, version: ModelVersion, folder: Path) -> Path:
+    """Its package: in place where the registry's files are here, else in `folder`, whole, where an update that runs
+    already may be reading it."""
+    kept = folder / PACKAGE
+    if kept.exists():
+        return kept
+    with scratch_folder() as scratch:
+        place = registry.fetch(version, Path(scratch))
+        if not place.is_relative_to(Path(scratch)):
+            return place
+        try:
+            with whole_folder(kept) as made:
+                shutil.copytree(place, made, dirs_exist_ok=True)
+        except OSError:
+            if not kept.exists():  # else another process was first
+                raise
+    return kept
+
+
 def _news(package: Package, data: SequenceData) -> str:
     old, new = package.catalogue.index.keys(), data.catalogue.index.keys()
     gone = f", and {len(old - new):,} of its items are gone" if old - new else ""
@@ -113,6 +133,9 @@ def run_update(update: Update, registry: Registry, console: Console) -> Outcome 
         FullTrainingError: the training raised.
     """
     full = FullRun(update.plan, update.data, registry, update.version.name, console)
+    champion = registry.champion(full.name)
+    if champion is not None:
+        registry.check_files(champion)  # it is to be met; better told now
     with claim(update.plan.folder, update.plan.what), stop_on_signals() as stop:
         run: ModelRun | None = None
         try:
@@ -134,7 +157,8 @@ def _abandon(run: ModelRun | None, status: str) -> None:
         run.abandon(status)
 
 
-def _meet(evaluation: Evaluation, champion: Package, name: str, data: SequenceData) -> Decision:
+def _meet(evaluation: Evaluation, read_champion: Callable[[], Package], name: str, data: SequenceData) -> Decision:
+    champion = read_champion()
     if champion.data_fingerprint == data.fingerprint:
-        return challenge(evaluation, champion, name, data, force=False)
+        return challenge(evaluation, lambda: champion, name, data, force=False)
     return succeed(evaluation, extended(champion, data), f"{name} as it is", data)

@@ -17,11 +17,12 @@ from mixrec_automl.gate import challenge, check_comparable_data
 from mixrec_automl.interruption import stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_promotion
 from mixrec_automl.patience import Patience
-from mixrec_automl.registry import Registry, registered_name
+from mixrec_automl.registry import ModelVersion, Registry, registered_name
 from mixrec_automl.store.errors import DatabaseUnavailableError
-from mixrec_automl.store.records import Promotion, Search, SearchState, Trial
+from mixrec_automl.store.records import KILLED, Promotion, Search, SearchState, Trial
 from mixrec_automl.store.repository import Repository
 from trainers.data.sequence_data import SequenceData
+from trainers.errors import UserError
 
 
 def run_promotion(
@@ -45,6 +46,8 @@ def run_promotion(
     champion = registry.champion(full.name)
     if champion is not None:
         check_comparable_data(str(champion), champion.data_fingerprint, data.fingerprint, force=force)
+        if not force:
+            _check_readable(registry, champion)
     with claim(plan.folder, plan.what), stop_on_signals() as stop:
         _end_abandoned(repository, plan, search.name, trial.number)
         promotion = repository.add_promotion(search.name, trial.number)
@@ -78,7 +81,14 @@ def _end_abandoned(repository: Repository, plan: FullTraining, search: str, tria
         return
     for one in repository.promotions(search):
         if one.trial == trial and one.state is SearchState.RUNNING:
-            repository.finish_promotion(search, one.number, SearchState.FAILED, error="its process was killed")
+            repository.finish_promotion(search, one.number, SearchState.FAILED, error=KILLED)
+
+
+def _check_readable(registry: Registry, champion: ModelVersion) -> None:
+    try:
+        registry.check_files(champion)
+    except UserError as error:
+        raise UserError(f"{error}, or give --force to replace it unseen") from error
 
 
 def _end(

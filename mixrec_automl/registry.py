@@ -19,7 +19,7 @@ import mlflow  # noqa: E402
 import pandas as pd  # noqa: E402
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.tracking import MlflowClient, fluent  # noqa: E402
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
 
@@ -61,17 +61,33 @@ def registered_name(data: str) -> str:
     return f"mixrec-{data}"
 
 
-def _no_answer(error: MlflowException) -> UserError:
+def _no_answer(error: MlflowException | OSError) -> UserError:
     return refusal(error) or UserError(f"the model registry of MLflow does not answer: {in_one_line(error)}")
 
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Any error of MLflow's within means that the registry does not answer."""
+    """Any error of MLflow's within means that the registry does not answer, or not as it should: a proxy before it that
+    takes no large files, or a full disk, is an OSError."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise _no_answer(error) from error
+
+
+@contextmanager
+def _fluent(tracking_uri: str) -> Iterator[None]:
+    """MLflow's functions work on what the process has set: a notebook of other work may have set something else, and
+    finds it again afterwards."""
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    experiment = fluent._active_experiment_id
+    mlflow.set_tracking_uri(tracking_uri)
+    fluent._active_experiment_id = None  # has no public way back to none
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(uri)  # None: takes it out of the environment again, too
+        fluent._active_experiment_id = experiment
 
 
 class Registry:
@@ -97,32 +113,32 @@ class Registry:
         Raises:
             UserError: the registry refuses, or does not answer.
         """
-        mlflow.set_tracking_uri(self._tracking_uri)
         signature = mlflow.models.ModelSignature(
             inputs=Schema([ColSpec(Array(DataType.string), "history")]),
             params=ParamSchema([ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, False)]),
         )
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(_CODE),
-                artifacts={PACKAGE: str(package)},
-                signature=signature,
-                input_example=pd.DataFrame({"history": [example]}),
-                pip_requirements=[f"mixrec-automl=={mixrec_automl.__version__}"],
+        with _fluent(self._tracking_uri):
+            with mlflow.start_run(run_id=run_id, nested=True):
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(_CODE),
+                    artifacts={PACKAGE: str(package)},
+                    signature=signature,
+                    input_example=pd.DataFrame({"history": [example]}),
+                    pip_requirements=[f"mixrec-automl=={mixrec_automl.__version__}"],
+                )
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != _EXISTS:
+                    raise
+            version = self._client.create_model_version(  # which looks for the logged model where the functions do
+                name,
+                source=logged.model_uri,
+                run_id=run_id,
+                model_id=logged.model_id,  # a server takes the source from whoever names its model alone
+                tags={TAG_DATA: data_fingerprint},
             )
-        try:
-            self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != _EXISTS:
-                raise
-        version = self._client.create_model_version(
-            name,
-            source=logged.model_uri,
-            run_id=run_id,
-            model_id=logged.model_id,  # a server takes the source from whoever names its model alone
-            tags={TAG_DATA: data_fingerprint},
-        )
         return _as_version(version)
 
     def champion(self, name: str) -> ModelVersion | None:
@@ -138,13 +154,22 @@ class Registry:
                 return None
             raise _no_answer(error) from error
 
-    def move_champion(self, version: ModelVersion) -> None:
-        """Make `version` the champion, and note which one it replaces. Raises UserError: the registry refuses."""
-        before = self.champion(version.name)
+    def replace_champion(self, before: ModelVersion | None, version: ModelVersion) -> bool:
+        """Make `version` the champion in place of `before`, and note which one it replaces.
+
+        Returns:
+            False where another one is champion by now, which stays.
+
+        Raises:
+            UserError: the registry refuses.
+        """
+        if self.champion(version.name) not in (before, version):
+            return False
         with _answering():
             if before is not None and before != version:
                 self._client.set_model_version_tag(version.name, version.version, TAG_REPLACED, before.version)
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        return True
 
     def roll_back(self, name: str) -> tuple[ModelVersion, ModelVersion]:
         """Make the version champion again that the champion of `name` replaced. Again: the one before that.
@@ -164,16 +189,20 @@ class Registry:
         if TAG_REPLACED not in tags:
             raise UserError(f"{champion} has replaced no other champion")
         before = self.find(f"{name}/{tags[TAG_REPLACED]}")
-        uri = self._package_uri(before)
-        try:
-            files = mlflow.artifacts.list_artifacts(artifact_uri=uri, tracking_uri=self._tracking_uri)
-        except (MlflowException, OSError) as error:
-            raise _gone(before, uri) from error
-        if not files:  # a service would refuse it
-            raise _gone(before, uri)
+        self.check_files(before)  # a service would refuse it
         with _answering():
             self._client.set_registered_model_alias(name, CHAMPION, before.version)
         return champion, before
+
+    def check_files(self, version: ModelVersion) -> None:
+        """Raises UserError where its package is not there, or the registry does not answer."""
+        uri = self._package_uri(version)
+        try:
+            files = mlflow.artifacts.list_artifacts(artifact_uri=uri, tracking_uri=self._tracking_uri)
+        except (MlflowException, OSError) as error:
+            raise _not_had(version, uri, error) from error
+        if not files:
+            raise UserError(f"{version}: there is no package (any more) at {uri}; promote it again")
 
     @_answering()
     def describe(self, version: ModelVersion, metrics: Mapping[str, str]) -> None:
@@ -223,7 +252,7 @@ class Registry:
                 artifact_uri=uri, dst_path=None if is_local else str(folder), tracking_uri=self._tracking_uri
             )
         except (MlflowException, OSError) as error:
-            raise _gone(found, uri) from error
+            raise _not_had(found, uri, error) from error
         return Path(place)
 
     @_answering()
@@ -246,8 +275,10 @@ def _as_version(found: MlflowVersion) -> ModelVersion:
     return ModelVersion(found.name, str(found.version), found.tags.get(TAG_DATA, ""))
 
 
-def _gone(version: ModelVersion, uri: str) -> UserError:
-    return UserError(f"{version}: there is no package (any more) at {uri}; promote it again")
+def _not_had(version: ModelVersion, uri: str, error: MlflowException | OSError) -> UserError:
+    """MLflow tells files that are gone from a store that is away, if at all, in another way for each kind of store."""
+    told = f"{version}: its package at {uri} cannot be had ({in_one_line(error)}); if it is gone, promote it again"
+    return refusal(error) or UserError(told)
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -13,6 +13,7 @@ from mixrec_automl.holder import owner
 from mixrec_automl.lease import acquire
 from mixrec_automl.live import tell_of_holder
 from mixrec_automl.search_config import SearchConfig
+from mixrec_automl.stopping import command_to_go_on
 from mixrec_automl.store.records import Search, SearchState
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.warm_start import warm_start_of
@@ -62,7 +63,7 @@ def resume_search(name: str, repository: Repository, console: Console) -> Search
     """
     stored = repository.search(name)
     if "study" in stored.config:
-        raise UserError(f"{name!r} is a study: `mixrec-automl study run` with the same options goes on with it")
+        raise UserError(f"{name!r} is a study, not a search; to go on: {command_to_go_on(stored)}")
     if stored.state is SearchState.COMPLETED:
         raise UserError(f"search {name!r} is complete: see `mixrec-automl show {name}`")
     config = from_dict(stored.config, f"search {name}")

@@ -7,6 +7,7 @@ import time
 from mixrec_automl.lease import acquire
 from mixrec_automl.store.records import Search, SearchState, TrialState
 from mixrec_automl.store.repository import Repository
+from mixrec_automl.studies.catalogue import BASELINE_STUDY
 from trainers.errors import UserError
 
 LOOK_SECONDS = 0.5
@@ -32,6 +33,15 @@ def stop_search(repository: Repository, name: str) -> Search:
             repository.request_stop(name)
         time.sleep(LOOK_SECONDS)
     return search
+
+
+def command_to_go_on(search: Search) -> str:
+    """What goes on with `search` where it has stopped, as people are told."""
+    study = search.config.get("study")
+    if study is None:
+        return f"mixrec-automl resume {search.name}"
+    kind = "study" if "variants" in study and study["name"] != BASELINE_STUDY else "baselines"
+    return f"mixrec-automl {kind} run, with the same options"
 
 
 def _stop_in_its_place(repository: Repository, name: str) -> Search:

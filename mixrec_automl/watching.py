@@ -62,8 +62,10 @@ class _Watcher:
         for trial in self._repository.trials(self._name, since=self._revision):
             self._tell_trial(trial)
         self._revision = search.revision
-        self._listener.sharing(search.slots_note)
-        self._listener.notice(_trouble(search))
+        if search.state is SearchState.RUNNING:  # else all that was the matter has ended with it
+            if search.controller is not None:
+                self._listener.sharing(search.slots_note)
+            self._listener.notice(_trouble(search))
         return search
 
     def _tell_trial(self, trial: Trial) -> None:
@@ -85,8 +87,7 @@ class _Watcher:
 
 
 def _trouble(search: Search) -> str | None:
-    if search.state is not SearchState.RUNNING:
-        return None
+    """Of one that is RUNNING."""
     if search.controller is None:
         return f"no process runs it any more: `mixrec-automl resume {search.name}` goes on with it"
     return "it has been asked to stop" if search.is_to_stop else None

@@ -9,6 +9,9 @@ import torch
 
 from trainers.recommend import Query, Recommendation, Recommender, indices
 
+MOST_AT_ONCE = 64
+"""Histories: of each the scores of the whole catalogue are in memory, of a million items 4 MB"""
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -27,8 +30,8 @@ def occlusion(package: Recommender, query: Query, found: Sequence[Recommendation
     """The reasons of each of `found`, the answer to `query`, largest drop first; none of a history of one item alone.
 
     An item is left out as if the user had never had it: all its occurrences, so that an item which the model's window
-    no longer held may move into it. What is left is scored in one call. This is the occlusion of Zeiler and Fergus
-    (2014); drops of several items do not add up, for the model may read them together.
+    no longer held may move into it. This is the occlusion of Zeiler and Fergus (2014); drops of several items do not
+    add up, for the model may read them together.
 
     Raises:
         UserError: as `trainers.recommend.recommend`.
@@ -38,13 +41,17 @@ def occlusion(package: Recommender, query: Query, found: Sequence[Recommendation
         return [[] for _ in found]
     shortened = [[one for one in query.history if one != item] for item in items]
     catalogue = package.catalogue
-    if query.texts:
-        scores, titles = package.score_texts(shortened), items
-    else:
-        scores = package.score([indices(catalogue, history) for history in shortened])
-        titles = [catalogue.titles[catalogue.index[item]] for item in items]
-    places = torch.tensor([catalogue.index[one.item] for one in found], device=scores.device)
-    without = scores.log_softmax(dim=-1)[:, places].T.tolist()  # [found][items]
+    titles = items if query.texts else [catalogue.titles[index] for index in indices(catalogue, items)]
+    places = torch.tensor([catalogue.index[one.item] for one in found])
+    kept = []
+    for start in range(0, len(shortened), MOST_AT_ONCE):
+        block = shortened[start : start + MOST_AT_ONCE]
+        if query.texts:
+            scores = package.score_texts(block)
+        else:
+            scores = package.score([indices(catalogue, history) for history in block])
+        kept.append(scores.log_softmax(dim=-1)[:, places.to(scores.device)])
+    without = torch.cat(kept).T.tolist()  # [found][items]
     return [
         sorted(
             (Reason(item, title, one.score - left) for item, title, left in zip(items, titles, row, strict=True)),

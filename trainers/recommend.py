@@ -125,7 +125,7 @@ def indices(catalogue: Catalogue, history: Sequence[str]) -> NDArray[np.int32]:
     for identifier in history:
         if identifier not in catalogue.index:
             raise UserError(
-                f"item {identifier!r} is not among the {len(catalogue)} items of this model; "
-                f"give identifiers of its catalogue, or describe the items with --text"
+                f"item {identifier!r} is not among the {len(catalogue)} items of this model: give identifiers of its "
+                "catalogue, or, to a model that reads texts, descriptions of all items instead"
             )
     return np.array([catalogue.index[identifier] for identifier in history], dtype=np.int32)

@@ -92,9 +92,9 @@ def _configuration(
 
 
 def _plain(value: Any) -> Any:
-    """What stands for a value that JSON lacks: numbers of NumPy, paths."""
-    if hasattr(value, "item"):
-        return value.item()
+    """What stands for a value that JSON lacks: numbers and arrays of NumPy, paths."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
     if isinstance(value, Path):
         return str(value)
     raise UserError(f"overrides hold {value!r}, which no configuration could")

@@ -22,7 +22,7 @@ def promote(
         typer.Option("--from-trial", help="Begin with the weights of the trial's best epoch, instead of fresh ones."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a champion that was trained on other data, unseen.")
+        bool, typer.Option("--force", help="Replace a champion of other data, or one that cannot be read, unseen.")
     ] = False,
     rollback: Annotated[
         bool,

@@ -37,7 +37,9 @@ def recommend(
     texts: Annotated[
         list[str] | None, typer.Option("--text", help="Free text in place of an item; give it several times.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of recommendations.")] = 10,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Number of recommendations: 10, or with --new all, if not given.")
+    ] = None,
     exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave items of the history out.")] = False,
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="Recommend this item or others so named, and nothing else.")
@@ -80,7 +82,8 @@ def recommend(
 
     package = load_now(model).package
     allowed, denied = frozenset(allow) if allow else None, frozenset(deny or ())
-    query = Query(items or texts or [], bool(texts), k, exclude_seen, allowed, denied)
+    most = k or (len(new) if new else 10)
+    query = Query(items or texts or [], bool(texts), most, exclude_seen, allowed, denied)
     console = make_console()
     if new:
         ranked = rank_new(package, query, new)

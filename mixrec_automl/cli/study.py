@@ -153,6 +153,8 @@ def show(
     study = repository.search(name)
     if "variants" not in study.config.get("study", {}):
         raise UserError(f"{name!r} is a search: see `mixrec-automl show {name}`")
+    if as_json and plot is not None:
+        raise UserError("--json prints and --plot draws: give one of them at a time")
     if as_json:
         from mixrec_automl.studies.tables import as_dicts
 
@@ -192,7 +194,7 @@ def _print(
     paper = TABLE_2.get(config.data.name, {})
     ranked = ", seen items left out" if exclude_seen else ""
     share = config.search.user_share
-    users = "all users" if share == 1 else f"{share:.0%} of the users"
+    users = "all users" if share == 1 else f"{100 * share:.3g}% of the users"
     trained = "" if all(one.get("baseline") for one in study.config["study"]["variants"].values()) else _epochs(config)
     title = f"{study.name}: test items of {users}{trained}{ranked}"
     console.print(results_table(rows, reference=reference, title=title, paper=paper))

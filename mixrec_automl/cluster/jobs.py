@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -21,6 +22,8 @@ from trainers.errors import UserError
 
 PREFIX = "mixrec"
 POLL_SECONDS, PATIENCE = 1.0, 120.0
+ANSWER_SECONDS = 30.0
+"""Within this the dashboard answers, or is taken to be away"""
 MOST_NODES = 10_000
 """That Ray tells of where it is asked for so many"""
 _NODE_ID = "ray.io/node-id"
@@ -44,6 +47,13 @@ class Job:
         return bool(JobStatus(self.state).is_terminal())
 
 
+class _Client(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's own waits for ever for a head that stands still."""
+
+    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
+        return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **kwargs})
+
+
 class Jobs:
     """The jobs of the cluster whose dashboard answers at `address`, such as `http://127.0.0.1:8265`.
 
@@ -59,7 +69,7 @@ class Jobs:
         self._address = address
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # which, like RAY_ADDRESS, Ray's client puts before its argument
         try:
-            self._client = JobSubmissionClient(address)
+            self._client = _Client(address)
             self._client.list_jobs()  # shows the token, where there is one
         except AuthenticationError as error:
             raise token_missing(address) from error

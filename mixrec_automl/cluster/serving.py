@@ -33,7 +33,7 @@ TOKEN = "MIXREC_SERVE_TOKEN"
 
 
 METRICS_SECONDS = 5.0
-"""Within this every replica tells what it has counted, or nothing is told: Prometheus asks again"""
+"""Within this every replica tells what it has counted, or this one alone does: Prometheus asks again"""
 
 
 class ServingOptions(BaseModel):
@@ -90,7 +90,12 @@ class Replica:
         # Whoever asks reaches one replica or another, and would see its counters go up and down.
         mine = serve.get_replica_context()
         replicas = serve.get_deployment_handle(mine.deployment, mine.app_name)
-        return joined(dict(await replicas.broadcast(self.metrics.__name__).results_async(timeout_s=METRICS_SECONDS)))
+        asked = replicas.broadcast(self.metrics.__name__)
+        try:
+            told = await asked.results_async(timeout_s=METRICS_SECONDS, return_exceptions=True)
+        except TimeoutError:
+            told = [self.metrics()]
+        return joined(dict(one for one in told if not isinstance(one, BaseException)))  # without one that has died
 
     def metrics(self) -> tuple[str, str]:
         """This replica's name and what it has counted."""

@@ -75,7 +75,7 @@ class PRSampler(BaseSampler):
         sign = 1 if study.direction is StudyDirection.MAXIMIZE else -1
         history = [
             Observed(
-                {name: one.params[name] for name in search_space},
+                {own.name: own.nearest(one.params[own.name]) for own in space.parameters},  # of a grid, to the last bit
                 None if (value := _outcome(one)) is None else sign * value,
                 is_pending=not one.state.is_finished(),
             )
@@ -104,7 +104,7 @@ def _parameter(name: str, own: BaseDistribution) -> Parameter:
         return Real(name, own.low, own.high, log=True) if own.log else Integer(name, own.low, own.high, own.step)
     assert isinstance(own, FloatDistribution)
     if own.step is not None and (count := round((own.high - own.low) / own.step) + 1) <= MOST_LEVELS:
-        return Ordinal(name, tuple(own.low + own.step * place for place in range(count)))
+        return Ordinal(name, tuple(min(own.low + own.step * place, own.high) for place in range(count)))
     return Real(name, own.low, own.high, log=own.log)
 
 

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -119,6 +120,11 @@ class PRSearch(Searcher):  # type: ignore[misc]
 def _parameter(name: str, domain: Domain) -> Parameter:
     sampler = domain.get_sampler()
     if isinstance(domain, TuneCategorical) and isinstance(sampler, Uniform):
+        if strange := [one for one in domain.categories if type(one) not in (str, float, int, bool, NoneType)]:
+            raise ValueError(
+                f"{name}: PRSearch chooses among texts, numbers, truth values and None, not {strange[0]!r}: give each "
+                "choice a name, and look it up in the trainable"
+            )
         return Categorical(name, tuple(domain.categories))
     if isinstance(domain, TuneInteger) and isinstance(sampler, Uniform):
         return Integer(name, domain.lower, domain.upper - 1)

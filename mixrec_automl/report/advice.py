@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean, pvariance
+from statistics import fmean, variance
 
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.of_designs import called
 from mixrec_automl.search.advantage import advantage_of_winner
-from mixrec_automl.store.records import Origin, SearchState, TrialState, fixed_design
+from mixrec_automl.store.records import Origin, SearchState, TrialState
 
 STILL_RISING = 0.02
 """Share of the best MRR that the last epoch alone has added"""
 LITTLE_EXPLAINED = 0.1
 """Of the variance of the outcomes"""
 MANY_FAILED = 0.1
+IF_BITS_DO_NOT_MATTER = (
+    " The bits may not matter here: search for settings instead (`search.settings`), such as the bottleneck or the "
+    "learning rate."
+)
 FEWEST_DESIGNS = 3
 """Below so many their spread says nothing"""
 
@@ -50,8 +54,7 @@ def _of_the_end(material: Material) -> Iterator[Advice]:
             f"{len(failed)} of {len(material.trials)} trials failed.",
             f"mixrec-automl show {name} --trial {failed[-1].number}",
         )
-    is_promoted = any(one.state is SearchState.COMPLETED for one in material.promotions)
-    if state is SearchState.COMPLETED and material.best is not None and not is_promoted:
+    if state is SearchState.COMPLETED and material.best is not None and not material.promoted:
         yield Advice(
             "Train the winner on all users, and test it.",
             "Validation scores on a share of the users choose designs; what a model is worth the test says.",
@@ -71,20 +74,17 @@ def _of_the_noise(material: Material) -> Iterator[Advice]:
                 "seeds the best designs get scores for which nothing was chosen.",
                 "mixrec-automl search ... --set search.confirmation_share=0.3",
             )
-    elif best.design == fixed_design(material.trials):
-        yield Advice(
-            "Keep the fixed design.",
-            "Trained again with new seeds, no other design was better. The bits may not matter here: search for "
-            "settings instead (`search.settings`), such as the bottleneck or the learning rate.",
-        )
+    elif material.is_fixed_confirmed:
+        others = "" if material.config.search.settings else IF_BITS_DO_NOT_MATTER
+        yield Advice("Keep the fixed design.", f"Trained again with new seeds, no other design was better.{others}")
     else:
         found = advantage_of_winner(material.trials)
         if found is not None and found.low <= 0:
             yield Advice(
                 "Do not count on the winner's advantage.",
                 f"Over the fixed design it is {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on "
-                f"{found.seeds} new seeds, which chance explains too. More seeds, or a larger `search.user_share`, "
-                "would tell.",
+                f"{found.seeds} new seeds, which chance explains too. More of them "
+                "(`search.confirmation_share`) would tell.",
             )
     yield from _of_the_spread(material)
 
@@ -94,13 +94,14 @@ def _of_the_spread(material: Material) -> Iterator[Advice]:
     if material.explanation is None or len(groups) < FEWEST_DESIGNS:
         return
     by_luck = fmean(seeds**2 / len(own) for own in groups)
-    designs = max(pvariance([fmean(own) for own in groups]) - by_luck, 0.0) ** 0.5
+    designs = max(variance([fmean(own) for own in groups]) - by_luck, 0.0) ** 0.5
     if designs < seeds:
+        more_users = "`search.user_share` or " if material.config.search.user_share < 1 else ""
         kind = "measured" if material.is_noise_measured else "assumed: none was trained twice"
         yield Advice(
             "Make the scores less noisy before trying more designs.",
             f"Designs differ by {designs:.4f} (standard deviation, noise taken off), trainings of one design by "
-            f"{seeds:.4f} ({kind}): raise `search.user_share` or `training.epochs`.",
+            f"{seeds:.4f} ({kind}): raise {more_users}`training.epochs`.",
         )
 
 

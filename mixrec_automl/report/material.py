@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from mixrec_automl.config import from_dict
 from mixrec_automl.search.noise import training_seed_variance
+from mixrec_automl.search.pruning import curves_of
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.store.records import (
     Observation,
+    Origin,
     Promotion,
     Search,
     SearchState,
@@ -19,6 +21,9 @@ from mixrec_automl.store.records import (
     TrialState,
     best_trial,
     by_design,
+    decisive,
+    fixed_design,
+    replicates_of,
     scores,
 )
 from mixrec_automl.store.repository import Repository
@@ -45,7 +50,8 @@ class Material:
         """Raises UserError where there is no such search, or it is a study."""
         search = repository.search(name)
         if "study" in search.config:
-            raise UserError(f"{name!r} is a study: `mixrec-automl study show {name}` compares its variants")
+            show = "study show" if "variants" in search.config["study"] else "show"
+            raise UserError(f"{name!r} is a study, and reports are of searches: see `mixrec-automl {show} {name}`")
         trials = tuple(sorted(repository.trials(name), key=lambda trial: trial.number))
         observations, promotions = repository.observations(name), tuple(repository.promotions(name))
         return cls(search, from_dict(search.config, f"search {name}"), trials, observations, promotions)
@@ -53,6 +59,18 @@ class Material:
     @cached_property
     def best(self) -> Trial | None:
         return best_trial(self.trials)
+
+    @cached_property
+    def best_scores(self) -> list[float]:
+        """Of the trainings by which the winner was chosen; its best one alone would be flattered"""
+        return [] if self.best is None else scores(replicates_of(self.best, decisive(self.trials)))
+
+    @cached_property
+    def promoted(self) -> tuple[Promotion, ...]:
+        """Promotions of the winning design that have ended well; any trial can be promoted"""
+        designs = {trial.number: trial.design for trial in self.trials}
+        done = (one for one in self.promotions if one.state is SearchState.COMPLETED)
+        return tuple(one for one in done if self.best is not None and designs.get(one.trial) == self.best.design)
 
     @cached_property
     def completed(self) -> list[Trial]:
@@ -68,11 +86,13 @@ class Material:
         """Standard deviation of MRR between training seeds of one design"""
         return math.sqrt(training_seed_variance(self.completed))
 
+    @cached_property
+    def _curves(self) -> dict[int, dict[int, float]]:
+        return curves_of(self.observations)
+
     def curve(self, trial: Trial) -> list[tuple[int, float]]:
         """Epoch and validation MRR; of an epoch that several attempts reported, what the last one said."""
-        seen = [one for one in self.observations if one.trial == trial.number and "validation_mrr" in one.metrics]
-        told = {one.epoch: one.metrics["validation_mrr"] for one in sorted(seen, key=lambda one: one.attempt)}
-        return sorted(told.items())
+        return sorted(self._curves.get(trial.number, {}).items())
 
     @cached_property
     def explanation(self) -> Explanation | None:
@@ -91,6 +111,12 @@ class Material:
     def is_noise_measured(self) -> bool:
         """Whether some design was trained twice; else the noise between training seeds is an assumption."""
         return any(len(own) > 1 for own in self.scores_by_design.values())
+
+    @property
+    def is_fixed_confirmed(self) -> bool:
+        """Whether the fixed design won the confirmation"""
+        best = self.best
+        return best is not None and best.origin is Origin.CONFIRMATION and best.design == fixed_design(self.trials)
 
     @property
     def is_over(self) -> bool:

@@ -34,10 +34,12 @@ def winner(material: Material) -> Drawn | None:
     axes.set_yticks(range(len(layers)), [f"layer {number}" for number in range(1, len(layers) + 1)])
     _as_map(axes, BITS_PER_LAYER, len(layers))
     settings = "".join(f"; {key} {value}" for key, value in material.best.design.settings)
+    reached = material.best_scores
+    of_several = f" (mean of {len(reached)} trainings of the design {fmean(reached):.4f})" if len(reached) > 1 else ""
     caption = (
-        f"Trial {material.best.number}, validation MRR {material.best.mrr:.4f}{settings}. The input enters at the top; "
-        "layers are those with adapters. An adapter is serial (it reads the output of the frozen module) or parallel "
-        "(it reads its input)."
+        f"Trial {material.best.number}, validation MRR {material.best.mrr:.4f}{of_several}{settings}. "
+        "The input enters at the top; layers are those with adapters. An adapter is serial (it reads the output of "
+        "the frozen module) or parallel (it reads its input)."
     )
     return Drawn("winner", "The winner", caption, figure)
 
@@ -47,8 +49,8 @@ def all_designs(material: Material) -> Drawn | None:
     groups = material.scores_by_design
     means = {design: fmean(own) for design, own in groups.items()}
     ranked = sorted(means, key=lambda design: -means[design])
-    if len(ranked) < 2:
-        return None
+    if len(ranked) < 2 or len({len(design.architecture.bits) for design in ranked}) > 1:
+        return None  # of other depths: a column would be another layer in each row
     shown = ranked[:MOST_DESIGNS]
     figure, axes = blank(1.2 + 0.2 * len(shown))
     for row, design in enumerate(shown):
@@ -70,10 +72,11 @@ def all_designs(material: Material) -> Drawn | None:
         axes.axvline(BITS_PER_LAYER * layer - 0.5, color=FAINT, linewidth=1)
     _as_map(axes, bits, len(shown))
     rest = f" The best {MOST_DESIGNS} of {len(ranked)}." if len(ranked) > MOST_DESIGNS else ""
+    alike = " Rows that look alike differ in their settings." if material.config.search.settings else ""
     caption = (
         f"A row for each design with its mean validation MRR (and how often it was trained), a column for each bit: "
         f"{', '.join(SITES)} of each layer. Blue is parallel.{rest} Columns of one colour at the top are bits that "
-        "good designs agree on."
+        f"good designs agree on.{alike}"
     )
     return Drawn("designs", "All designs, the best first", caption, figure)
 

@@ -47,7 +47,8 @@ def best_so_far(material: Material) -> Drawn | None:
             )  # fmt: skip
     best = list(accumulate(scores(done), max))
     axes.step([trial.number for trial in done], best, where="post", color=GREEN, label="best so far")
-    fixed = scores(trial for trial in done if trial.design == fixed_design(done))
+    of_fixed = fixed_design(done)
+    fixed = scores(trial for trial in done if trial.design == of_fixed)
     if fixed:
         axes.axhline(fmean(fixed), color=FAINT, linestyle="--", linewidth=1, label="fixed design, mean")
     if "popularity" in material.search.floors:
@@ -99,7 +100,7 @@ def timeline(material: Material) -> Drawn | None:
     if not known:
         return None
     known.sort(key=lambda one: one[1])
-    first = known[0][1]
+    first, last = known[0][1], max(end for _, _, end in known)
     free_from: list[datetime] = []
     figure, axes = blank(2.6)
     for trial, begin, end in known:
@@ -107,7 +108,7 @@ def timeline(material: Material) -> Drawn | None:
         free_from[lane : lane + 1] = [end]
         start, length = (begin - first).total_seconds() / 60, (end - begin).total_seconds() / 60
         axes.barh(lane, length, left=start, color=STATE_COLOURS[trial.state], edgecolor=PAPER, height=0.8)
-        if length > 0.03 * (max(one[2] for one in known) - first).total_seconds() / 60:
+        if length > 0.03 * (last - first).total_seconds() / 60:
             axes.text(start + length / 2, lane, str(trial.number), ha="center", va="center", color=PAPER, fontsize=8)
     axes.set(xlabel="minutes since the first training began", ylabel="slot", yticks=range(len(free_from)))
     axes.set_yticklabels([str(lane + 1) for lane in range(len(free_from))])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -120,14 +121,16 @@ def _with_code(text: str) -> Markup:
 def _summary(material: Material) -> str:
     config, best = material.config, material.best
     layers = f", first {config.backbone.layers} layers" if config.backbone.layers else ""
-    where = f"{config.data.name}, {config.search.user_share:.0%} of its users, {config.backbone.name}{layers}"
-    if best is None or best.mrr is None:
+    where = f"{config.data.name}, {100 * config.search.user_share:.3g}% of its users, {config.backbone.name}{layers}"
+    if best is None:
         return f"A search on {where}. No trial is completed yet."
     floors = material.search.floors
     beaten = ""
     if "popularity" in floors:
         beaten = f"; ranking by popularity alone has {floors['popularity']:.4f} on the same users"
-    return f"A search on {where}. The best design reaches a validation MRR of {best.mrr:.4f}{beaten}."
+    reached = material.best_scores
+    of_several = f", the mean of {len(reached)} trainings" if len(reached) > 1 else ""
+    return f"A search on {where}. The best design reaches a validation MRR of {fmean(reached):.4f}{of_several}{beaten}."
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:
@@ -149,7 +152,7 @@ def _facts(material: Material) -> list[tuple[str, str]]:
         facts += [("winner", f"trial {material.best.number}"), ("its design", str(material.best.architecture))]
     if ended:
         facts.append(("without result", ", ".join(ended)))
-    promoted = [one.model_version for one in material.promotions if one.model_version]
+    promoted = [one.model_version for one in material.promoted if one.model_version]
     if promoted:
         facts.append(("registered as", promoted[-1]))
     return facts

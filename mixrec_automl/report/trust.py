@@ -8,7 +8,7 @@ from mixrec_automl.report.drawn import Drawn, blank
 from mixrec_automl.report.material import Material
 from mixrec_automl.report.style import BLUE, FAINT, GREEN, ORANGE
 from mixrec_automl.search.advantage import LEVEL, advantage_of_winner
-from mixrec_automl.store.records import SearchState, scores
+from mixrec_automl.store.records import scores
 from search_spaces.architecture import Architecture
 
 NINETY = 1.645
@@ -24,7 +24,9 @@ def comparison(material: Material) -> Drawn | None:
         rows.append(("fixed design,\nvalidation", found.difference, found.low, found.high))
         chosen = f", corrected for the choice among {found.compared} designs" if found.compared > 1 else ""
         told = [f"Over the fixed design: {LEVEL:.0%} over {found.seeds} new training seeds{chosen}, on the same users."]
-    promoted = [one for one in material.promotions if one.state is SearchState.COMPLETED]
+    elif material.is_fixed_confirmed:
+        told = ["The winner is the fixed design: trained again with new seeds, no other one was better."]
+    promoted = material.promoted
     key = "test_mrr_minus_popularity"
     if promoted and key in promoted[-1].metrics:
         of = promoted[-1].metrics

@@ -46,12 +46,15 @@ class Gatherer:
     async def _pass(self, chosen: list[tuple[Asked, asyncio.Future[Answer | Refusal]]]) -> None:
         try:
             answers = await asyncio.to_thread(self._answer, [asked for asked, _ in chosen])
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of a library in Rust is no Exception, and nobody must wait for ever
             if len(chosen) > 1:  # one of them may be to blame, and harms no other
                 for one in chosen:
                     await self._pass([one])
             elif not chosen[0][1].done():
-                chosen[0][1].set_exception(error)
+                is_usual = isinstance(error, Exception)
+                chosen[0][1].set_exception(error if is_usual else RuntimeError(f"the pass ended: {error!r}"))
             return
         for (_, future), answer in zip(chosen, answers, strict=True):
             if not future.done():

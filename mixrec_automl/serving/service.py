@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from mixrec_automl.registry import ModelVersion
 from mixrec_automl.serving.loading import LoadedModel, ModelSource
 from mixrec_automl.serving.messages import Answer, Asked, Item, ModelInfo, Refusal
 from trainers.errors import UserError
@@ -16,6 +18,8 @@ from trainers.secrecy import without_secrets
 
 POLL_SECONDS = 5.0
 """How often the registry is asked where the alias points."""
+LONGEST_WAIT = 600.0
+"""Seconds before a version that could not be read is tried again; each wait is twice the one before."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ class RecommenderService:
         self._poll_seconds = poll_seconds
         self._model = source.load(source.version())
         self._trouble: str | None = None
+        self._unreadable: ModelVersion | None = None
+        self._wait = self._try_again_at = 0.0
         self._closing = threading.Event()
         if self._model.version is not None:
             threading.Thread(target=self._follow, name="follow-alias", daemon=True).start()
@@ -78,13 +84,22 @@ class RecommenderService:
             self._tell("the registry does not tell where the alias points", error)
             return
         if version != self._model.version:
+            if version == self._unreadable and time.monotonic() < self._try_again_at:
+                return
             try:
                 self._model = self._source.load(version)
             except UserError as error:
+                self._wait_with(version)
                 self._tell(f"version {version.version if version else ''} cannot be read", error)
                 return
             _log.info("now served: %s", self.model)
         self._trouble = None
+
+    def _wait_with(self, version: ModelVersion | None) -> None:
+        """To fetch a large package again and again would leave less for answers."""
+        is_same = version == self._unreadable
+        self._unreadable, self._wait = version, min(2 * self._wait, LONGEST_WAIT) if is_same else self._poll_seconds
+        self._try_again_at = time.monotonic() + self._wait
 
     def _tell(self, trouble: str, error: Exception) -> None:
         if trouble != self._trouble:

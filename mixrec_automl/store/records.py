@@ -289,6 +289,10 @@ class Lease:
     term: int
 
 
+KILLED = "its process was killed"
+"""Of a promotion that ended without a word, as far as another process can see"""
+
+
 @dataclass(frozen=True)
 class Promotion:
     """One training of a winner on all users."""

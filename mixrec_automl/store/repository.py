@@ -18,7 +18,17 @@ from mixrec_automl.store.convert import from_warm_start, is_held, to_observation
 from mixrec_automl.store.engine import open_engine
 from mixrec_automl.store.errors import LeaseHeldError, WrongStateError
 from mixrec_automl.store.models import ObservationRow, PromotionRow, SearchRow, TrialRow
-from mixrec_automl.store.records import Lease, Observation, Promotion, Search, SearchState, Trial, TrialState, WarmStart
+from mixrec_automl.store.records import (
+    KILLED,
+    Lease,
+    Observation,
+    Promotion,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+    WarmStart,
+)
 from mixrec_automl.store.rows import check_state, finite, search_row, storable, trial_row
 from mixrec_automl.store.transactions import Transactions
 from mixrec_automl.store.writer import SearchWriter
@@ -199,7 +209,7 @@ class Repository:
         model_version: str | None = None,
         error: str | None = None,
     ) -> Promotion:
-        """RUNNING -> COMPLETED, STOPPED or FAILED; the same again changes nothing.
+        """RUNNING, or FAILED as `KILLED` -> COMPLETED, STOPPED or FAILED; the same again changes nothing.
 
         Raises WrongStateError, or ValueError for NaN and infinity.
         """
@@ -213,7 +223,8 @@ class Repository:
                 raise UserError(f"search {search} has no promotion {number}: see `mixrec-automl show {search}`")
             if row.state == state and row.metrics == values and row.model_version == model_version:
                 return to_promotion(row)
-            if row.state != SearchState.RUNNING or state is SearchState.RUNNING:
+            is_open = row.state == SearchState.RUNNING or row.error == KILLED  # whoever reports was not killed
+            if not is_open or state is SearchState.RUNNING:
                 raise WrongStateError(f"promotion {number} of search {search} is {row.state} and cannot become {state}")
             row.state, row.metrics, row.model_version = state, values, model_version
             row.error, row.finished_at = storable(error), moment_now(session)

@@ -33,7 +33,6 @@ from tests.trainers.tiny_package import make_package
 from trainers.config import DataConfig
 from trainers.errors import UserError
 
-import mlflow  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
 pytestmark = pytest.mark.end_to_end
@@ -60,9 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
         pytest.skip(missing)
     made = MlflowServer(tmp_path_factory.mktemp("server"), password=PASSWORD)
     made.start()
-    before = mlflow.get_tracking_uri()
     yield made
-    mlflow.set_tracking_uri(before)
     made.kill()
 
 
@@ -139,7 +136,7 @@ def test_a_promotion_is_shown_and_registered(
     registry = Registry(server.uri)
     version = registry.register(MODEL, package, run.id, ["i1", "i2"], "data")
     registry.describe(version, {"mixrec.gate": "first"})
-    registry.move_champion(version)
+    registry.replace_champion(registry.champion(version.name), version)
     run.finish()
     assert registry.champion(MODEL) == version
     assert [one.path for one in MlflowClient(server.uri).list_artifacts(run.id)] == ["ranks.txt"]

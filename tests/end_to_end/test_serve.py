@@ -23,7 +23,6 @@ from tests.trainers.tiny_package import make_package
 from trainers.package import read_package
 from trainers.recommend import Query, recommend
 
-import mlflow  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
 pytestmark = [
@@ -42,7 +41,7 @@ def register(registry: Registry, packages: list[Path], root: Path) -> None:
     client = MlflowClient()
     run = client.create_run(client.create_experiment("s", (root / "artifacts").as_uri())).info.run_id
     versions = [registry.register(NAME, package, run, ["i1"], "data") for package in packages]
-    registry.move_champion(versions[0])
+    registry.replace_champion(None, versions[0])
 
 
 def post(url: str, body: Any, token: str = TOKEN) -> tuple[int, Any]:
@@ -65,15 +64,10 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
     shell = Shell(tmp_path)
     shell.home.mkdir()
     uri = f"sqlite:///{shell.home / 'mlflow.db'}"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     packages = [make_package(tmp_path / f"{epochs}", epochs=epochs).package for epochs in (1, 8)]
     registry = Registry(uri)
-    try:
-        register(registry, packages, tmp_path)
-    finally:
-        mlflow.set_tracking_uri(before)
+    register(registry, packages, tmp_path)
     expected = [[one.item for one in recommend(read_package(it), Query(HISTORY, k=16))] for it in packages]
     assert expected[0] != expected[1], "or the test could not tell them apart"
 
@@ -99,7 +93,7 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
         for client in clients:
             client.start()
         time.sleep(1)
-        registry.move_champion(registry.find(f"{NAME}/2"))
+        registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
         end = time.monotonic() + 60
         while answers[-1][1]["model"]["version"] != "2" and time.monotonic() < end:
             time.sleep(0.1)

@@ -325,5 +325,11 @@ def test_overrides_are_what_set_is(calls: list[tuple[str, str, SearchConfig | No
     [(_how, _name, config)] = calls
     assert config is not None
     assert (config.data.name, config.search.trials) == ("walks", 3)
+    calls.clear()
+    settings = {"data.name": "walks", "search.settings.model.bottleneck": np.array([16, 32])}
+    mx.search({"search": {"trials": 2}}, "t", overrides=settings)
+    [(_how, _name, config)] = calls
+    assert config is not None
+    assert config.search.settings == {"model.bottleneck": [16, 32]}
     with pytest.raises(mx.UserError, match="give overrides as a dictionary"):
         mx.search("smoke", overrides=["search.trials=4"])  # type: ignore[arg-type]

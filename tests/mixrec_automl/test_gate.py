@@ -96,7 +96,7 @@ def mrr_minus(left: UserRanks, right: UserRanks) -> float:
 
 def test_a_better_challenger_moves_the_alias(good: Package, bad: Package, data: SequenceData) -> None:
     ours, _ = evaluate_package(good, data)
-    decision = challenge(ours, bad, "mixrec-shop version 1", data, force=False)
+    decision = challenge(ours, lambda: bad, "mixrec-shop version 1", data, force=False)
     assert decision.moves
     assert decision.difference is not None
     assert decision.difference.users == NUM_USERS
@@ -112,12 +112,12 @@ def test_a_worse_challenger_or_an_equal_one_does_not(
 ) -> None:
     """Not by force either, which is for other data."""
     worse, _ = evaluate_package(bad, data)
-    decision = challenge(worse, good, "rival", data, force=force)
+    decision = challenge(worse, lambda: good, "rival", data, force=force)
     assert not decision.moves
     assert decision.difference is not None
     assert decision.difference.mean < 0
     equal, _ = evaluate_package(good, data)
-    decision = challenge(equal, good, "rival", data, force=force)
+    decision = challenge(equal, lambda: good, "rival", data, force=force)
     assert not decision.moves
     assert decision.difference is not None
     assert (decision.difference.low, decision.difference.high) == (0, 0)
@@ -129,10 +129,23 @@ def test_a_champion_of_other_data_is_only_replaced_by_force(
     good: Package, bad: Package, data: SequenceData, force: bool
 ) -> None:
     ours, _ = evaluate_package(good, data)
-    decision = challenge(ours, replace(bad, data_fingerprint="other"), "rival", data, force=force)
+    decision = challenge(ours, lambda: replace(bad, data_fingerprint="other"), "rival", data, force=force)
     assert decision == Decision(force, "rival", None)
     expected = "forced past rival" if force else "not compared with rival"
     assert decision.reason == f"{expected}, which was trained on other data"
+
+
+def test_a_champion_that_cannot_be_read_is_only_replaced_by_force(good: Package, data: SequenceData) -> None:
+    ours, _ = evaluate_package(good, data)
+
+    def gone() -> Package:
+        raise UserError("rival: no package there")
+
+    with pytest.raises(UserError, match="rival: no package there; or give --force to replace rival unseen"):
+        challenge(ours, gone, "rival", data, force=False)
+    decision = challenge(ours, gone, "rival", data, force=True)
+    assert decision.moves
+    assert decision.reason == "forced past rival, which cannot be read"
 
 
 def test_an_update_moves_the_alias_unless_it_is_worse(good: Package, bad: Package, data: SequenceData) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from mixrec_automl.store import engine
 from mixrec_automl.store.errors import LeaseLostError
 from mixrec_automl.store.records import SearchState, TrialState
 from mixrec_automl.store.repository import Repository
+from mixrec_automl.studies.catalogue import BASELINE_STUDY
+from mixrec_automl.studies.tune import TUNING
 from tests.mixrec_automl.store.writing import added, started, writer_of
 from trainers.errors import UserError
 
@@ -163,6 +166,21 @@ def test_stop_does_it_itself_where_the_controller_is_dead(repository: Repository
     assert [trial.state for trial in repository.trials(NAME)] == [TrialState.QUEUED] * 2
     with pytest.raises(LeaseLostError):
         writer.complete_trial(0, 1, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("study", "command"),
+    [
+        (None, f"mixrec-automl resume {NAME}"),
+        ({"name": "main", "variants": {}}, "mixrec-automl study run, with the same options"),
+        ({"name": BASELINE_STUDY, "variants": {}}, "mixrec-automl baselines run, with the same options"),
+        ({"name": TUNING, "model": "sasrec"}, "mixrec-automl baselines run, with the same options"),
+    ],
+)
+def test_what_goes_on_with_it_is_told(repository: Repository, study: dict[str, object] | None, command: str) -> None:
+    search = repository.search(NAME)
+    told = replace(search, config={**search.config, **({} if study is None else {"study": study})})
+    assert stopping.command_to_go_on(told) == command
 
 
 def test_a_process_that_is_hidden_from_this_user_is_not_dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

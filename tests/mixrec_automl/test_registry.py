@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,10 +40,8 @@ def package(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uri(root: Path) -> Iterator[str]:
-    before = mlflow.get_tracking_uri()
-    yield f"sqlite:///{root / 'home' / 'mlflow.db'}"
-    mlflow.set_tracking_uri(before)
+def uri(root: Path) -> str:
+    return f"sqlite:///{root / 'home' / 'mlflow.db'}"
 
 
 def new_run(uri: str, root: Path) -> str:
@@ -64,7 +61,7 @@ def registry(uri: str, root: Path, package: Path) -> Registry:
     versions = [made.register(NAME, package, new_run(uri, root), ["i1", "i2"], f"data-{at}") for at in (1, 2)]
     assert versions == [ModelVersion(NAME, "1", "data-1"), ModelVersion(NAME, "2", "data-2")]
     assert made.champion(NAME) is None, "registering moves no alias"
-    made.move_champion(versions[0])
+    assert made.replace_champion(None, versions[0])
     return made
 
 
@@ -78,9 +75,9 @@ def test_the_champion_is_the_version_of_the_alias(registry: Registry, uri: str) 
     first, second = ModelVersion(NAME, "1", "data-1"), ModelVersion(NAME, "2", "data-2")
     assert registry.champion(NAME) == first
     assert Registry(uri).champion(NAME) == first, "stored, not remembered"
-    registry.move_champion(second)
+    registry.replace_champion(registry.champion(second.name), second)
     assert registry.champion(NAME) == second
-    registry.move_champion(first)
+    registry.replace_champion(registry.champion(first.name), first)
 
 
 def test_a_package_comes_back_file_by_file(registry: Registry, package: Path) -> None:
@@ -130,11 +127,61 @@ def test_an_unknown_model_is_one_clear_error(registry: Registry, model: str, tol
     assert "\n" not in str(caught.value)
 
 
+def test_mlflow_is_left_as_its_user_had_set_it(uri: str, root: Path, package: Path, tmp_path: Path) -> None:
+    """A notebook may log work of its own, with a run under way."""
+    own = f"sqlite:///{tmp_path / 'own.db'}"
+    mlflow.set_tracking_uri(own)
+    try:
+        experiment = mlflow.set_experiment("mine")
+        with mlflow.start_run() as run:
+            version = Registry(uri).register("mixrec-beside", package, new_run(uri, root), ["i1"], "data")
+            assert mlflow.get_tracking_uri() == own
+            assert mlflow.active_run().info.run_id == run.info.run_id
+            mlflow.log_metric("mine", 1.0)
+        with mlflow.start_run() as another:
+            assert another.info.experiment_id == experiment.experiment_id
+    finally:
+        mlflow.set_tracking_uri(None)
+        mlflow.tracking.fluent._active_experiment_id = None
+    client = MlflowClient(tracking_uri=own)
+    assert client.get_run(run.info.run_id).data.metrics == {"mine": 1.0}
+    assert not client.search_registered_models()
+    assert Registry(uri).find("mixrec-beside/1") == version
+
+
+def test_a_store_that_refuses_is_told_in_one_line(
+    uri: str, root: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a proxy before MLflow's server that takes no large files: that is no error of MLflow's."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("413 Client Error: Request Entity Too Large")
+
+    monkeypatch.setattr(mlflow.pyfunc, "log_model", refuse)
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", refuse)
+    registry, run_id, told = Registry(uri), new_run(uri, root), "does not answer: 413 Client Error"
+    with pytest.raises(UserError, match=told):
+        registry.register("mixrec-refused", package, run_id, ["i1"], "data")
+    with pytest.raises(UserError, match=told):
+        registry.describe(ModelVersion("mixrec-refused", "1", ""), {"a": "b"})
+
+
 def test_an_empty_registry_says_how_to_fill_it(tmp_path: Path) -> None:
     empty = Registry(f"sqlite:///{tmp_path / 'new' / 'empty.db'}")
     with pytest.raises(UserError, match="none is registered yet; `mixrec-automl promote SEARCH` registers one"):
         empty.fetch(empty.find("mixrec-shop"), tmp_path)
     assert empty.champion("mixrec-shop") is None
+
+
+def test_only_the_champion_that_was_met_is_replaced(uri: str, root: Path, package: Path) -> None:
+    registry, name = Registry(uri), "mixrec-met"
+    first, second = (registry.register(name, package, new_run(uri, root), ["i1"], "data") for _ in range(2))
+    assert registry.replace_champion(None, first)
+    assert not registry.replace_champion(None, second)
+    assert registry.champion(name) == first
+    assert registry.replace_champion(first, second)
+    assert registry.replace_champion(first, second), "it is already"
+    assert registry.roll_back(name) == (second, first)
 
 
 def test_files_that_are_gone_are_told(uri: str, root: Path, package: Path, tmp_path: Path) -> None:
@@ -144,9 +191,11 @@ def test_files_that_are_gone_are_told(uri: str, root: Path, package: Path, tmp_p
     folder = registry.fetch(registry.find(f"{name}/1"), tmp_path)
     folder.rename(tmp_path / "moved")
     with pytest.raises(
-        UserError, match=r"mixrec-gone version 1: there is no package \(any more\) at .*; promote it again"
+        UserError, match=r"mixrec-gone version 1: its package at .* cannot be had .*; if it is gone, promote it again"
     ):
         registry.fetch(registry.find(f"{name}/1"), tmp_path)
+    with pytest.raises(UserError, match=r"mixrec-gone version 1: .* promote it again"):
+        registry.check_files(registry.find(f"{name}/1"))
 
 
 def test_a_champion_is_rolled_back_one_at_a_time(uri: str, root: Path, package: Path) -> None:
@@ -157,7 +206,7 @@ def test_a_champion_is_rolled_back_one_at_a_time(uri: str, root: Path, package: 
     versions = [registry.register(name, package, run, ["i1"], "data") for _ in range(4)]
     first, second, _never_champion, fourth = versions
     for version in (first, second, second, fourth):  # the second one twice: it does not replace itself
-        registry.move_champion(version)
+        registry.replace_champion(registry.champion(version.name), version)
     assert registry.roll_back(name) == (fourth, second)
     assert registry.roll_back(name) == (second, first)
     assert registry.champion(name) == first
@@ -168,8 +217,8 @@ def test_a_champion_is_rolled_back_one_at_a_time(uri: str, root: Path, package: 
 def test_nobody_is_rolled_back_to_files_that_are_gone(uri: str, root: Path, package: Path, tmp_path: Path) -> None:
     registry, name = Registry(uri), "mixrec-back-gone"
     first, second = (registry.register(name, package, new_run(uri, root), ["i1"], "data") for _ in range(2))
-    registry.move_champion(first)
-    registry.move_champion(second)
+    registry.replace_champion(registry.champion(first.name), first)
+    registry.replace_champion(registry.champion(second.name), second)
     registry.fetch(first, tmp_path).rename(tmp_path / "moved")
     with pytest.raises(UserError, match="there is no package"):
         registry.roll_back(name)
@@ -180,17 +229,15 @@ def test_a_server_takes_and_gives_the_same(package: Path, tmp_path: Path) -> Non
     """A server checks what a database takes as it comes."""
     server = MlflowServer(tmp_path / "server")
     server.start()
-    before = mlflow.get_tracking_uri()
     try:
         registry = Registry(server.uri)
         version = registry.register(NAME, package, new_run(server.uri, tmp_path), ["i1"], "data")
         registry.describe(version, {"test_mrr": "0.1"})
-        registry.move_champion(version)
+        registry.replace_champion(registry.champion(version.name), version)
         assert Registry(server.uri).champion(NAME) == version
         fetched = registry.fetch(registry.find(NAME), tmp_path / "fetched")
         assert {path.name for path in fetched.iterdir()} == {path.name for path in package.iterdir()}
     finally:
-        mlflow.set_tracking_uri(before)
         server.kill()
 
 
@@ -198,7 +245,7 @@ def test_a_foreign_model_is_told(uri: str, tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=uri)
     client.create_registered_model("foreign")
     client.create_model_version("foreign", source=tmp_path.as_uri())
-    with pytest.raises(UserError, match=r"foreign version 1: there is no package"):
+    with pytest.raises(UserError, match=r"foreign version 1: its package at .* cannot be had"):
         Registry(uri).fetch(Registry(uri).find("foreign/1"), tmp_path)
 
 
@@ -256,7 +303,10 @@ def test_the_logged_model_holds_code_and_data_but_no_pickle(registry: Registry, 
 @pytest.mark.usefixtures("registry")
 def test_mlflow_loads_and_asks_the_champion(uri: str, package: Path) -> None:
     mlflow.set_tracking_uri(uri)
-    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    finally:
+        mlflow.set_tracking_uri(None)
     histories = [["i1", "i2"], ["i7"]]
     answers = loaded.predict(pd.DataFrame({"history": histories}), params={"k": 3, "exclude_seen": True})
     queries = [Query(history, k=3, exclude_seen=True) for history in histories]
@@ -276,7 +326,7 @@ client = MlflowClient(tracking_uri=uri)
 run = client.create_run(client.create_experiment("s", Path(artifacts).as_uri())).info.run_id
 for _ in range(2):
     version = registry.register("mixrec-shop", Path(package), run, ["i1"], "data")
-registry.move_champion(version)
+registry.replace_champion(registry.champion(version.name), version)
 registry.fetch(registry.find("mixrec-shop"), Path(scratch))
 print(version.version)
 """

@@ -149,6 +149,19 @@ def test_what_a_search_waits_for_is_told(repository: Repository) -> None:
     assert watched.ended() is SearchState.FAILED
 
 
+def test_what_was_the_matter_ends_with_the_search(repository: Repository) -> None:
+    writer = repository.take_lease("s", "ada@there", "ada", LONG, cluster="c")
+    watched = Watched(repository)
+    writer.note_slots(4, 2, "2 of 4 slots: shares the cluster with b")
+    repository.request_stop("s")
+    watched.wait_for("it has been asked to stop")
+    end(writer, SearchState.STOPPED)
+    assert watched.ended() is SearchState.STOPPED
+    assert watched.lines == ["2 of 4 slots: shares the cluster with b", "it has been asked to stop"], (
+        "it does not go on"
+    )
+
+
 def test_a_database_that_is_away_is_waited_for(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = writer_of(repository, "s")
     watched = Watched(repository)

@@ -88,6 +88,9 @@ def test_new_items_stand_in_place_of_the_catalogue(package: str) -> None:
     assert [sorted(one) for one in found] == [["rank", "score", "text"]] * 2
     assert "by their text" in run(*words)
     assert run(*words, "--why", code=2).startswith("error: --new ranks other items")
+    many = [word for number in range(12) for word in ("--new", f"Thing {number}")]
+    assert len(answer("recommend", package, *HISTORY, *many)) == 12, "all that are given"
+    assert len(answer("recommend", package, *HISTORY, *many, "-k", "3")) == 3
 
 
 def test_some_are_allowed_and_some_are_not(package: str) -> None:

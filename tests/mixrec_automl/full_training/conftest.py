@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from tests.mixrec_automl.full_training.world import World, on_each_epoch
 from tests.trainers.tiny_backbone_folder import write_tiny_backbone
 from tests.trainers.tiny_package import prepare_shop
 
-import mlflow  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
 
@@ -29,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = Path(shutil.copytree(made, tmp_path / "home"))
     monkeypatch.setenv("MIXREC_HOME", str(home))
     for name in ("MIXREC_DATABASE_URL", "MLFLOW_TRACKING_URI"):
@@ -37,9 +35,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(full_training, "SlotExecutor", lambda training, *_, **__: InProcessExecutor(training))
     monkeypatch.setattr(full_run, "ray_session", contextlib.nullcontext)
     monkeypatch.setattr(full_run, "fitting", lambda cluster, _: cluster)
-    before = mlflow.get_tracking_uri()
-    yield home
-    mlflow.set_tracking_uri(before)
+    return home
 
 
 @pytest.fixture

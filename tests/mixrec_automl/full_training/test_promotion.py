@@ -8,13 +8,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from mixrec_automl import full_run, paths, patience, promote
-from mixrec_automl.claim import claim
+from mixrec_automl import full_run, paths
 from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.cluster.finetune_training import FinetuneTraining
 from mixrec_automl.full_training import (
@@ -23,24 +21,18 @@ from mixrec_automl.full_training import (
     evaluate_package,
     flat_metrics,
 )
-from mixrec_automl.gate import Decision, challenge
-from mixrec_automl.mlflow_model_run import run_of_promotion
 from mixrec_automl.promotion import plan_promotion
 from mixrec_automl.registry import ModelVersion
 from mixrec_automl.search_config import ClusterConfig, PromotionConfig
-from mixrec_automl.store.errors import DatabaseUnavailableError
-from mixrec_automl.store.records import Promotion, SearchState
-from mixrec_automl.store.repository import Repository
+from mixrec_automl.store.records import SearchState
 from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, config_of, on_each_epoch, untrained
 from tests.trainers.tiny_package import NUM_USERS, prepare_shop
 from trainers.epochs import BEST
 from trainers.errors import UserError
 from trainers.finetune import finetune
-from trainers.package import Package, read_package
+from trainers.package import read_package
 from trainers.ranks import UserRanks
 
-from mlflow.entities import Metric  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
 
@@ -121,7 +113,7 @@ def test_a_better_challenger_becomes_champion(world: World, monkeypatch: pytest.
         patched.setattr(world, "config", untrained(world.home))
         weak = world.promote(0)
     assert weak is not None
-    world.registry.move_champion(weak.version)
+    world.registry.replace_champion(world.registry.champion(weak.version.name), weak.version)
     strong = world.promote()
     assert strong is not None
     assert strong.decision.moves
@@ -150,109 +142,6 @@ def prepare_other(world: World) -> None:
     """The data set is prepared anew, with longer sequences."""
     shutil.rmtree(paths.data_folder("shop"))
     prepare_shop(world.home, paths.data_folder("shop"), length=7)
-
-
-def test_a_champion_that_came_during_the_training_is_the_rival(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read once at the start, it would be overwritten unseen."""
-    first = world.promote()
-    assert first is not None
-    client = MlflowClient(tracking_uri=paths.tracking_uri())
-    client.delete_registered_model_alias(NAME, "champion")
-
-    def another_ends(event: EpochEnded) -> None:
-        if event.epoch == 2:
-            world.registry.move_champion(first.version)
-
-    on_each_epoch(monkeypatch, another_ends)
-    second = world.promote(0)
-    assert second is not None
-    assert second.decision.rival == f"{NAME} version 1"
-
-
-def test_a_champion_that_came_during_the_comparison_is_met_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scoring the champion and storing the model take long; whoever comes meanwhile must not be replaced unseen."""
-    with monkeypatch.context() as patched:
-        patched.setattr(world, "config", untrained(world.home))
-        weak = world.promote(0)
-    strong = world.promote()
-    assert weak is not None
-    assert strong is not None
-    world.registry.move_champion(weak.version)
-    met: list[str] = []
-
-    def meanwhile(evaluation: Evaluation, champion: Package, name: str, **options: Any) -> Decision:
-        met.append(name)
-        world.registry.move_champion(strong.version)
-        return challenge(evaluation, champion, name, **options)
-
-    monkeypatch.setattr(promote, "challenge", meanwhile)
-    third = world.promote()
-    assert third is not None
-    assert met == [f"{NAME} version 1", f"{NAME} version 2"]
-    assert not third.decision.moves, "it is the same model as version 2"
-    assert world.registry.champion(NAME) == strong.version
-
-
-def test_mlflow_and_the_database_may_be_away_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow during the training, the database at its end: the training goes on, and nothing is missing afterwards."""
-    told, recorded, failures = MlflowClient.log_batch, Repository.finish_promotion, []
-
-    def away(client: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: Any) -> None:
-        if metrics and world.epochs and world.epochs[-1] < 3:
-            failures.append("MLflow")
-            raise MlflowException("connection refused")
-        told(client, run_id, metrics=metrics, **rest)
-
-    def hesitant(repository: Repository, *arguments: Any, **options: Any) -> Promotion:
-        if failures.count("database") < 2:
-            failures.append("database")
-            raise DatabaseUnavailableError("no route to host")
-        return recorded(repository, *arguments, **options)
-
-    monkeypatch.setattr(MlflowClient, "log_batch", away)
-    monkeypatch.setattr(Repository, "finish_promotion", hesitant)
-    assert world.promote() is not None
-    assert failures == ["MLflow"] * 2 + ["database"] * 2
-    assert world.states() == [SearchState.COMPLETED]
-    (run,) = world.mlflow_runs()
-    assert run.info.status == "FINISHED"
-    history = MlflowClient(tracking_uri=paths.tracking_uri()).get_metric_history(run.info.run_id, "validation_mrr")
-    assert sorted(one.step for one in history) == list(range(1, EPOCHS + 1))
-
-
-def test_an_error_is_raised_though_the_database_cannot_take_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any, **__: Any) -> None:
-        raise DatabaseUnavailableError("no route to host")
-
-    monkeypatch.setattr(patience, "PATIENCE_WHEN_STOPPING", 0.1)
-    monkeypatch.setattr(Repository, "finish_promotion", away)
-    shutil.rmtree(world.home / "backbone")
-    with pytest.raises(FullTrainingError, match="no such folder"):
-        world.promote()
-    assert [run.info.status for run in world.mlflow_runs()] == ["FAILED"]
-
-
-def test_a_second_process_is_refused_before_it_trains(world: World) -> None:
-    with claim(world.plan().folder, "promotion"), pytest.raises(UserError, match="another process is at it"):
-        world.promote()
-    assert world.states() == []
-    assert world.promote() is not None
-
-
-def test_one_whose_process_was_killed_is_ended_by_the_next_of_its_trial(world: World) -> None:
-    for trial in (0, 1, 1):
-        killed = world.repository.add_promotion("s", trial)
-    run_of_promotion(world.repository, killed, world.plan())
-    sibling = world.plan().folder.with_name("trial-1-otherwise")
-    with claim(sibling, "promotion"):
-        assert world.promote() is not None
-    assert world.states() == [SearchState.RUNNING] * 3 + [SearchState.COMPLETED], (
-        "one of them may be that of the sibling"
-    )
-    assert world.promote() is not None
-    assert world.states() == [SearchState.RUNNING] + [SearchState.FAILED] * 2 + [SearchState.COMPLETED] * 2
-    assert {one.error for one in world.repository.promotions("s")} == {None, "its process was killed"}
-    assert sorted(run.info.status for run in world.mlflow_runs()) == ["FINISHED", "FINISHED", "KILLED"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,7 +17,7 @@ from mixrec_automl.cluster.executor import EpochEnded
 from mixrec_automl.full_run import Outcome
 from mixrec_automl.mlflow_model_run import TAG_UPDATE
 from mixrec_automl.model_update import START, Update, plan_update, run_update
-from mixrec_automl.registry import ModelVersion
+from mixrec_automl.registry import ModelVersion, Registry
 from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, on_each_epoch
 from tests.trainers.tiny_package import NEW_ITEMS, NEW_USERS, NUM_ITEMS, NUM_USERS, prepare_newer_shop
 from trainers import checkpoint
@@ -130,3 +132,35 @@ def test_what_cannot_be_updated_is_refused(promoted: World) -> None:
         planned(promoted, data="shop")
     with pytest.raises(UserError, match="no model 'nope'"):
         planned(promoted, model="nope")
+
+
+def test_a_package_out_of_a_remote_registry_is_fetched_once(
+    promoted: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An update that runs reads its backbone from there; a second one must not write it anew."""
+    fetch, fetched = Registry.fetch, []
+
+    def remote(registry: Registry, version: ModelVersion, folder: Path) -> Path:
+        fetched.append(version)
+        return Path(shutil.copytree(fetch(registry, version, folder), folder / "package"))
+
+    monkeypatch.setattr(Registry, "fetch", remote)
+    first, second = planned(promoted), planned(promoted, epochs=2)
+    assert fetched == [first.version]
+    assert first.plan.config.backbone == second.plan.config.backbone
+    place = Path(first.plan.config.backbone.name)
+    assert place.is_relative_to(paths.runs_folder())
+    whole = read_package(fetch(promoted.registry, first.version, tmp_path))
+    assert read_package(place.parent).catalogue.ids == whole.catalogue.ids
+
+
+def test_a_champion_whose_files_are_gone_is_told_before_the_training(promoted: World, tmp_path: Path) -> None:
+    update = planned(promoted)
+    second = promoted.promote()
+    assert second is not None
+    promoted.registry.replace_champion(update.version, second.version)
+    promoted.registry.fetch(second.version, tmp_path).rename(tmp_path / "away")
+    promoted.epochs.clear()
+    with pytest.raises(UserError, match="promote it again"):
+        run_update(update, promoted.registry, Console(file=io.StringIO()))
+    assert promoted.epochs == []

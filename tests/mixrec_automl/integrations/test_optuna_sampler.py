@@ -110,3 +110,14 @@ def test_parameters_that_only_some_trials_have_are_drawn_at_random() -> None:
     study = optuna.create_study(direction="maximize", sampler=PRSampler(seed=0, initial_trials=3))
     study.optimize(branching, n_trials=12)
     assert study.best_params["kind"] == "a"
+
+
+@pytest.mark.parametrize(("high", "step", "best"), [(0.3, 0.1, 0.3), (0.7, 0.1, 0.6), (2.1, 0.3, 0.9)])
+def test_a_grid_without_exact_steps_is_searched(high: float, step: float, best: float) -> None:
+    """3 x 0.1 is not 0.3 to the last bit."""
+    study = optuna.create_study(sampler=PRSampler(seed=0, initial_trials=3))
+    study.enqueue_trial({"x": best})
+    study.optimize(lambda trial: abs(trial.suggest_float("x", 0.0, high, step=step) - best), n_trials=7)
+    tried = [trial.params["x"] for trial in study.trials]
+    assert len({round(x / step) for x in tried}) == min(len(tried), round(high / step) + 1), "none twice in vain"
+    assert all(0 <= x <= high for x in tried)

@@ -80,6 +80,8 @@ def test_an_exhausted_space_ends_the_search() -> None:
         ({"x": tune.grid_search([1, 2])}, "no tune.grid_search"),
         ({"x": tune.quniform(0, 1, 0.1)}, "x: PRSearch proposes tune.choice"),
         ({"x": tune.randn(0, 1)}, "x: PRSearch proposes tune.choice"),
+        ({"x": tune.choice([(32, 32), (64, 64)])}, r"x: PRSearch chooses among texts, .*, not \(32, 32\)"),
+        ({"x": tune.choice([[32], [64]])}, "x: PRSearch chooses among texts"),
     ],
 )
 def test_what_it_cannot_propose_is_named(space: dict[str, object], told: str) -> None:

@@ -17,6 +17,7 @@ from mixrec_automl.cli.app import app
 from mixrec_automl.config import load_config
 from mixrec_automl.report.advice import advice
 from mixrec_automl.report.material import Material
+from mixrec_automl.report.of_designs import all_designs, winner
 from mixrec_automl.report.page import FIGURES, _with_code, write_report
 from mixrec_automl.report.style import DARK, PAPER
 from mixrec_automl.store.records import Origin, SearchState
@@ -187,3 +188,62 @@ def test_a_search_that_has_only_begun_has_a_page(repository: Repository, tmp_pat
     assert found.tags["svg"] == 0
     assert "No trial is completed yet" in text
     assert re.search(r"0 of 2", text)
+
+
+def test_the_winner_is_told_by_all_its_trainings(repository: Repository, tmp_path: Path) -> None:
+    """The best of several is chosen by luck."""
+    record(repository)
+    material = Material.read(repository, NAME)
+    of_best = [trial.mrr or 0 for trial in material.trials[-4:] if trial.design == material.best.design]  # type: ignore[union-attr]
+    assert len(of_best) == 2
+    assert min(of_best) < max(of_best)
+    mean = sum(of_best) / 2
+    text, _ = read(write_report(material, tmp_path / "out")[0])
+    assert f"a validation MRR of {mean:.4f}, the mean of 2 trainings;" in text
+    assert f"(mean of 2 trainings of the design {mean:.4f})" in text
+
+
+def test_only_the_promotion_of_the_winner_is_its(repository: Repository, tmp_path: Path) -> None:
+    record(repository)
+    metrics = {f"test_mrr_minus_popularity{end}": 0.1 for end in ("", "_low", "_high")}
+
+    def promoted(trial: int, version: str) -> str:
+        number = repository.add_promotion(NAME, trial).number
+        repository.finish_promotion(NAME, number, SearchState.COMPLETED, metrics=metrics, model_version=version)
+        material = Material.read(repository, NAME)
+        return read(write_report(material, tmp_path / version)[0])[0]
+
+    of_another = promoted(0, "mixrec-a/1")
+    assert "mixrec-a/1" not in of_another
+    assert "the promoted model" not in of_another
+    assert "Train the winner on all users" in of_another
+    of_winner = promoted(COMPLETED + 2, "mixrec-a/2")
+    assert "mixrec-a/2" in of_winner
+    assert "Over popularity: the promoted model" in of_winner
+    assert "Train the winner on all users" not in of_winner
+
+
+def test_designs_of_other_depths_are_not_put_into_one_map(repository: Repository) -> None:
+    config = load_config("smoke", ["search.trials=2", "search.confirmation_share=0"])
+    repository.create_search(NAME, config.as_dict(), "fingerprint", {})
+    writer = writer_of(repository, NAME)
+    for number, bits in enumerate(("000-000", "000-000-000-000")):
+        writer.add_trials(number, Design(Architecture.parse(bits)), [0], Origin.SOBOL, 0.25)
+        writer.start_trial(number, 1)
+        writer.complete_trial(number, 1, 0.1 + number, 0.01)
+    material = Material.read(repository, NAME)
+    assert all_designs(material) is None
+    assert winner(material) is not None
+
+
+def test_more_users_are_advised_only_where_there_are_more(repository: Repository) -> None:
+    record(repository)
+    material = Material.read(repository, NAME)
+    completed = [trial for trial in material.trials if trial.mrr is not None]
+    noise = {trial.number: replace(trial, mrr=0.05 + 0.02 * (trial.number % 2)) for trial in completed}
+    noisy = replace(material, trials=tuple(noise.get(trial.number, trial) for trial in material.trials))
+    for share, remedy in ((0.5, "raise `search.user_share` or `training.epochs`"), (1.0, "raise `training.epochs`")):
+        config = replace(noisy.config, search=replace(noisy.config.search, user_share=share))
+        told = " ".join(one.why for one in advice(replace(noisy, config=config)))
+        assert remedy in told
+        assert ("user_share" in told) is (share < 1)

@@ -100,3 +100,24 @@ def test_it_goes_on_after_it_was_idle() -> None:
 def test_a_text_of_white_space_alone_reaches_no_pass(text: str) -> None:
     with pytest.raises(ValueError, match="at least 1 item"):
         Asked(texts=[text])
+
+
+def test_what_is_no_exception_leaves_nobody_waiting() -> None:
+    """As a panic of a library that is written in Rust."""
+
+    class Panic(BaseException):
+        pass
+
+    def answer(requests: Sequence[Asked]) -> list[Answer | Refusal]:
+        if any(request.history == ["13"] for request in requests):
+            raise Panic
+        return [Refusal(detail="fine") for _ in requests]
+
+    async def ask_all() -> list[Answer | Refusal | BaseException]:
+        gatherer = Gatherer(answer)
+        asking = asyncio.gather(*(gatherer.ask(asked(number)) for number in (12, 13, 14)), return_exceptions=True)
+        return list(await asyncio.wait_for(asking, 20))
+
+    first, broken, last = asyncio.run(ask_all())
+    assert first == last == Refusal(detail="fine")
+    assert isinstance(broken, RuntimeError)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mixrec_automl.registry import Registry, registered_name
+from mixrec_automl.serving import service as service_module
 from mixrec_automl.serving.loading import ModelSource
 from mixrec_automl.serving.messages import Answer, Asked, Refusal
 from mixrec_automl.serving.service import RecommenderService
@@ -23,7 +24,6 @@ from trainers.errors import UserError
 from trainers.package import read_package
 from trainers.recommend import Query, recommend
 
-import mlflow  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
 NAME = registered_name("shop")
@@ -37,17 +37,15 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, packages: list[Path]) -> Iterator[Registry]:
+def registry(tmp_path: Path, packages: list[Path]) -> Registry:
     """Version 1 is champion; version 2 waits."""
-    before = mlflow.get_tracking_uri()
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registry, client = Registry(uri), MlflowClient(tracking_uri=uri)
     registry.champion(NAME)  # sets the database up
     run = client.create_run(client.create_experiment("s", (tmp_path / "artifacts").as_uri())).info.run_id
     versions = [registry.register(NAME, package, run, ["i1"], "data") for package in packages]
-    registry.move_champion(versions[0])
-    yield registry
-    mlflow.set_tracking_uri(before)
+    registry.replace_champion(None, versions[0])
+    return registry
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ def test_the_service_follows_the_alias_and_no_request_fails_meanwhile(
 
     thread = threading.Thread(target=ask)
     thread.start()
-    registry.move_champion(registry.find(f"{NAME}/2"))
+    registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
     end = time.monotonic() + 60
     while service.model.version != "2" and time.monotonic() < end:
         time.sleep(0.05)
@@ -131,25 +129,33 @@ def test_the_service_follows_the_alias_and_no_request_fails_meanwhile(
 
 
 def test_a_model_that_cannot_be_read_leaves_the_old_one_in_place(
-    registry: Registry, source: ModelSource, tmp_path: Path
+    registry: Registry, source: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = RecommenderService(source, poll_seconds=1000)
+    now = 0.0
+    monkeypatch.setattr(service_module, "time", SimpleNamespace(monotonic=lambda: now))
+    service = RecommenderService(source, poll_seconds=100)
     second = registry.find(f"{NAME}/2")
     folder = registry.fetch(second, tmp_path)
     folder.rename(tmp_path / "away")
-    registry.move_champion(second)
+    registry.replace_champion(registry.champion(second.name), second)
     service.refresh()
     assert service.model.version == "1"
     assert service.trouble == "version 2 cannot be read", "without a path"
     assert len(items(service.answer([Asked(history=["i1"])])[0])) == 10
+    now = 101.0
+    service.refresh()
     shutil.copytree(tmp_path / "away", folder)
+    now = 300.0
+    service.refresh()
+    assert (service.model.version, service.trouble) == ("1", "version 2 cannot be read"), "200 seconds are not over"
+    now = 302.0
     service.refresh()
     assert (service.model.version, service.trouble) == ("2", None)
 
 
 def test_a_fixed_version_stays_when_the_alias_moves(registry: Registry, source: ModelSource) -> None:
     service = RecommenderService(ModelSource(f"{NAME}/1", source.tracking_uri), poll_seconds=1000)
-    registry.move_champion(registry.find(f"{NAME}/2"))
+    registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
     service.refresh()
     assert (service.model.version, service.trouble) == ("1", None)
 

@@ -74,6 +74,9 @@ def test_a_study_is_among_the_searches_and_says_what_to_type(home: Path) -> None
         refused = CliRunner().invoke(app, [command, "study-cf-model-walks"], catch_exceptions=False)
         assert refused.exit_code == 2
         assert "is a study" in refused.output
+    both = ["study", "show", "study-cf-model-walks", "--json", "--plot", "x.png"]
+    refused = CliRunner().invoke(app, both, catch_exceptions=False)
+    assert (refused.exit_code, "--json prints and --plot draws" in refused.output) == (2, True)
 
 
 def test_what_is_recorded_is_trained_once_and_other_settings_are_refused(home: Path) -> None:  # noqa: ARG001
