@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+0123456789.")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
 
@@ -107,7 +107,8 @@ def _overridden(raw: Any, overrides: Sequence[str], where: str) -> SearchConfig:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"{OVERRIDE} {override}: write it as section.key=value, e.g. {OVERRIDE} search.trials=4")
-        raw = _replaced(raw, key.strip().split("."), _parse(value, f"{OVERRIDE} {override}"))
+        path = key.strip().split(".")
+        raw = _replaced(_without_dotted(raw, path), path, _parse(value, f"{OVERRIDE} {override}"))
         keys.append(key.strip())
     return _build(raw, _Origin(where, frozenset(keys)))
 
@@ -123,6 +124,16 @@ def _parse(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         # PyYAML lets the errors of `int`, `date` and the like through, for instance for the date 2024-13-01.
         raise ConfigError(f"{where}: not valid YAML: {in_one_line(error)}") from error
+
+
+def _without_dotted(raw: Any, path: Sequence[str]) -> Any:
+    """`raw` without what it declares of a setting as one dotted key, where `path` is about to declare it in parts."""
+    section = raw.get("search") if isinstance(raw, Mapping) else None
+    settings = section.get("settings") if isinstance(section, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return raw
+    rest = {key: declared for key, declared in settings.items() if f"{SETTINGS}.{key}" != ".".join(path)}
+    return _replaced(raw, SETTINGS.split("."), rest)
 
 
 def _replaced(raw: Any, key: list[str], value: Any) -> Any:
@@ -184,7 +195,11 @@ def _checked_section(section: type, raw: Any, path: tuple[str, ...], origin: _Or
         if is_dataclass(kinds[key]):
             plain[key] = _checked_section(cast(type, kinds[key]), value, inner, origin)
         elif get_origin(kinds[key]) is dict:
-            plain[key] = dict(_declared(value, (), origin))
+            declared = list(_declared(value, (), origin))
+            plain[key] = dict(declared)
+            if len(plain[key]) < len(declared):
+                twice = next(one for at, (one, _) in enumerate(declared) if one in dict(declared[:at]))
+                raise ConfigError(f"{origin.of(dotted)}: {dotted} declares {twice} twice")
         else:
             plain[key] = _checked_value(value, dotted, origin)
     return plain

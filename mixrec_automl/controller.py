@@ -41,7 +41,7 @@ from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.search_listener import SearchListener
 from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
-from mixrec_automl.store.records import Observation, Search, SearchState, Trial, TrialState
+from mixrec_automl.store.records import Observation, Origin, Search, SearchState, Trial, TrialState
 from mixrec_automl.store.writer import SearchWriter
 from trainers.errors import last_line
 
@@ -138,7 +138,8 @@ class _Loop:
         """Running trials that were told to end because their slot is another search's now"""
         self._ended = self._failed = 0
         """Of this run, so that a search can be resumed once the cause of its failures is mended."""
-        self._last_error = ""
+        failed = [trial.error for trial in parts.trials if trial.state is TrialState.FAILED and trial.error]
+        self._last_error = last_line(failed[-1]) if failed else ""
 
     def run(self) -> tuple[SearchState, str | None]:
         """The state to record, with the reason where it is FAILED."""
@@ -230,7 +231,7 @@ class _Loop:
             return
         if self._ended == self._to_wait_after:
             return
-        if self._waiting or (self._slots <= 1 and self._running):
+        if not self._is_confirming and (self._waiting or (self._slots <= 1 and self._running)):
             return
         self._listener.proposing()
         self._asked_after = self._ended
@@ -256,13 +257,20 @@ class _Loop:
         self._trials.add(proposal, seeds[: self._budget.trials - len(self._trials)])
 
     @property
+    def _is_confirming(self) -> bool:
+        """Whether the confirmation is being recorded: all of it, before any is trained, for it decides as a whole."""
+        count = len(self._trials)
+        is_open = not self._exhausted and 0 < count < self._budget.trials
+        return is_open and self._trials[count - 1].origin is Origin.CONFIRMATION
+
+    @property
     def _is_proposing(self) -> bool:
         return self._proposal is not None and not self._proposal.done()
 
     # Trials
 
     def _start_waiting(self) -> None:
-        if self._storage.must_wait:
+        if self._is_confirming or self._storage.must_wait:
             return
         free = max(0, self._slots - len(self._running))  # less than none where slots are being given away
         for waiting in self._waiting[:free]:

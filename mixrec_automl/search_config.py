@@ -137,6 +137,8 @@ class ClusterConfig:
 
     @model_validator(mode="after")
     def _workers_that_can_talk(self) -> ClusterConfig:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError("gpus_per_worker is a fraction of one GPU, or a whole number of them")
         if self.workers_per_trial > 1 and self.gpus_per_worker % 1:
             raise ValueError(
                 "a fraction of a GPU needs workers_per_trial: 1, for NCCL refuses two processes of a trial on one GPU"

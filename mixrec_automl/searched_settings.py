@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+
+from annotated_types import MultipleOf
 
 from mixrec_automl.search_config import RangeConfig, SearchConfig, Values
 from search_spaces.mixed import Categorical, Integer, Ordinal, Parameter, Real
@@ -42,6 +44,8 @@ def parameters_of(settings: Mapping[str, Values | RangeConfig]) -> tuple[Paramet
 def _parameter(key: str, declared: Values | RangeConfig) -> Parameter:
     if isinstance(declared, RangeConfig):
         return _range(key, declared)
+    if float in (types := _types(key)) and int not in types:  # as the configuration's own value is read
+        declared = [float(value) if type(value) is int else value for value in declared]
     if len(set(declared)) < len(declared):
         raise ValueError(f"{key}: a value stands twice")
     numbers = [value for value in declared if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -57,11 +61,23 @@ def _range(key: str, declared: RangeConfig) -> Parameter:
         raise ValueError(f"{key}: it is no number, so list its values")
     if declared.scale == "log" or not isinstance(declared.low, int) or not isinstance(declared.high, int):
         raise ValueError(f"{key}: a range of whole numbers has whole ends and a linear scale; or list its values")
-    return Integer(key, declared.low, declared.high)
+    return Integer(key, declared.low, declared.high, _step(key))
 
 
 def _types(key: str) -> tuple[Any, ...]:
+    hint = _hint(key)
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_args(hint) or (hint,)
+
+
+def _step(key: str) -> int:
+    """Of which every valid value is a multiple."""
+    limits = (limit for field in get_args(_hint(key))[1:] for limit in getattr(field, "metadata", ()))
+    return next((cast(int, limit.multiple_of) for limit in limits if isinstance(limit, MultipleOf)), 1)
+
+
+def _hint(key: str) -> Any:
     hint: Any = SearchConfig
     for part in key.split("."):
-        hint = get_type_hints(hint)[part]
-    return get_args(hint) or (hint,)
+        hint = get_type_hints(hint, include_extras=True)[part]
+    return hint

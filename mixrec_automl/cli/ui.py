@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixrec_automl import paths
+from mixrec_automl.interruption import raise_on_signals
 from trainers.errors import UserError
 from trainers.secrecy import without_secrets
 
@@ -49,13 +50,11 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this ma
         env={**MLFLOW_ENVIRONMENT, "PYTHONWARNINGS": "ignore", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
         start_new_session=True,
     )  # fmt: skip
-    # SIGINT too: a shell lets a command that it starts in the background ignore it, and so would we.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
-        _wait_until_up(server, port)
-        typer.echo(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)")
-        server.wait()
+        with raise_on_signals():  # a lost terminal among them, which would leave the server behind
+            _wait_until_up(server, port)
+            typer.echo(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)")
+            server.wait()
     except KeyboardInterrupt:
         typer.echo("MLflow ended")
     finally:

@@ -125,8 +125,16 @@ def fitting(cluster: ClusterConfig, fewest_workers: int | None) -> ClusterConfig
 
 def room(cpus: float, gpus: float) -> int:
     """How many processes with `cpus` (above 0) and `gpus` each the nodes could hold, were they idle."""
-    needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    return sum(min(math.floor(node.get(name, 0) / amount) for name, amount in needed.items()) for node in _resources())
+    of_cpus = [math.floor(node.get("CPU", 0) / cpus) for node in _resources()]
+    if not gpus:
+        return sum(of_cpus)
+    of_gpus = [_room_of_gpus(node.get("GPU", 0), gpus) for node in _resources()]
+    return sum(map(min, of_cpus, of_gpus))
+
+
+def _room_of_gpus(there: float, each: float) -> int:
+    # No process has parts of two GPUs: 0.4 of one leave room for one more, not for one and a half.
+    return int(there) * int(1 / each) if each < 1 else int(there // each)
 
 
 def machines() -> tuple[Machine, ...]:

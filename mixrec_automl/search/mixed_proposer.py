@@ -68,7 +68,10 @@ class MixedProposer:
             evidence = Evidence(self.space.mixed, history, training_seed_variance(trials), prior, self.cost)
             with manual_seed(own_seed):
                 point = next(evidence.points(own_seed, initial=0, ascent=self.ascent))
-            design = self.space.design(self.space.mixed.setting(point.tolist()))
+            # One that is to be trained again is the design itself: a level gives its number back but to the last bit.
+            known = list(seen)
+            same = (points_of(self.space, known) == point).all(dim=1).nonzero()
+            design = known[int(same[0])] if len(same) else self.space.design(self.space.mixed.setting(point.tolist()))
             return design, Origin.PROBABILISTIC_REPARAMETERIZATION, evidence.surrogate.covar_module.name
 
         return next_proposal(self.space, self.initial_trials, trials, make, self.transfer.first)

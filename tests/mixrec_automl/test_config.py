@@ -64,6 +64,11 @@ def test_an_override_of_one_alias_leaves_the_other(file: Path) -> None:
         load(file, text.replace("promotion: {}", "promotion: *same"), "search.seed=2")
 
 
+@pytest.mark.parametrize("name", ["9e2b7c1", "1e5-run", "1e"])
+def test_a_name_that_begins_like_a_number_is_a_name(file: Path, name: str) -> None:
+    assert load(file, f"data: {{name: {name}}}").data.name == name
+
+
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", "+1e-3", "0.001", ".1e-2"])
 def test_every_usual_way_to_write_a_number(file: Path, text: str) -> None:
     assert load(file, MINIMAL + f"training: {{learning_rate: {text}}}").training.learning_rate == 1e-3
@@ -110,6 +115,7 @@ MISTAKES = {
     "data: {name: x\nsearch: 3": "FILE: line 2: not valid YAML",
     "data: {name: 2024-13-01}": "FILE: not valid YAML: month must be in 1..12",
     "data: &loop {name: *loop}": "FILE: data.name is a section, but must be a single value",
+    MINIMAL + "cluster: {gpus_per_worker: 1.5}": "FILE: cluster: gpus_per_worker is a fraction of one GPU, or a whole",
     MINIMAL + "cluster: {workers_per_trial: 2, gpus_per_worker: 0.5}": "FILE: cluster: a fraction of a GPU needs",
     MINIMAL + "backbone: {layers: 2}\nmodel: {replacement_frequency: 3}": "but backbone.layers is 2: no layer would",
 }  # fmt: skip

@@ -128,7 +128,10 @@ def test_too_many_failures_end_the_search_and_it_can_be_resumed(bench: Bench) ->
 def test_a_search_without_any_completed_trial_has_failed(bench: Bench) -> None:
     search = bench.run(Troubled(raising=(0, 1)), trials=2)
     assert search.state is SearchState.FAILED
-    assert "no trial was completed" in (search.error or "")
+    assert "no trial was completed; the last error: " in (search.error or "")
+    told = search.error
+    assert "cannot be trained" in (told or "")
+    assert bench.run(Counting(), trials=2).error == told, "and there is nothing left to run"
 
 
 def test_a_small_space_ends_the_search_early(bench: Bench) -> None:

@@ -44,6 +44,33 @@ def test_the_confirmation_follows_once_all_else_has_ended(bench: Bench, slots: i
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """Parallel adapters are better."""
+
+    def __call__(self, trial: TrialTask, on_epoch: OnEpoch) -> TrialScore | None:
+        Counting(epochs=1)(trial, on_epoch)
+        return TrialScore(0.2 - true_mrr(trial.architecture), 0.001)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_no_part_of_the_confirmation_names_a_winner(bench: Bench, slots: int) -> None:
+    """The fixed design is confirmed first, and would be the best of those until another one is."""
+    bench.proposer = Confirming()
+    best: list[str] = []
+
+    def look(_: Trial) -> None:
+        found = best_trial(bench.trials)
+        if found is not None and bench.states[:5] == [TrialState.COMPLETED] * 5:
+            best.append(str(found.architecture))
+
+    bench.watching.on_trial = look
+    bench.run(Parallel(), trials=9, slots=slots)
+    assert bench.states == [TrialState.COMPLETED] * 9
+    assert len(best) == 1 + 3 * 4, "from the end of the fifth on, each of the others is queued, begun and completed"
+    assert set(best) == {"000-011"}
+
+
+@dataclass(frozen=True)
 class Stopping:
     """Sets the stop of a bench in one trial."""
 

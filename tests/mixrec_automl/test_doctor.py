@@ -79,6 +79,7 @@ def test_a_home_folder_that_cannot_be_written_is_broken(monkeypatch: pytest.Monk
     finding = found_by(monkeypatch, "home folder")
     assert (finding.level, finding.remedy[:18]) == (Level.BROKEN, "export MIXREC_HOME")
     assert str(tmp_path / "file") in finding.found
+    assert found_by(monkeypatch, "Ray").level is Level.OK, "and nothing else"
 
 
 def test_little_room_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

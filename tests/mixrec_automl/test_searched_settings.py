@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from mixrec_automl.config import ConfigError, from_dict, load_config, with_overrides, with_settings
+from mixrec_automl.search.design_space import DesignSpace
 from mixrec_automl.search_config import RangeConfig, SearchConfig, for_a_study
 from mixrec_automl.searched_settings import THE_SAME_FOR_ALL, parameters_of, why_not
 from search_spaces.mixed import Categorical, Integer, Ordinal, Parameter, Real
@@ -29,6 +30,8 @@ def declared(settings: object, **sections: Any) -> SearchConfig:
         ("model.align_sees_item_column", [True, False], Categorical("model.align_sees_item_column", (True, False))),
         ("training.learning_rate", RATE, Real("training.learning_rate", 1e-4, 1e-2, log=True)),
         ("training.lambda_align", {"low": 0, "high": 1}, Real("training.lambda_align", 0.0, 1.0)),
+        ("training.lambda_align", [1, 0.1, 0], Categorical("training.lambda_align", (1.0, 0.1, 0.0))),
+        ("model.collaborative_dim", {"low": 8, "high": 64}, Integer("model.collaborative_dim", 8, 64, 2)),
         (
             "training.projection_learning_rate",
             [None, 1e-3],
@@ -53,6 +56,26 @@ def test_it_may_be_nested_overridden_and_taken_back(tmp_path: Path) -> None:
     assert with_overrides(load_config(file), ["search.settings="], "x").search.settings == {}
     with pytest.raises(ConfigError, match=r"^--set: search\.settings: model\.bottleneck is 0, but must be greater"):
         load_config(file, ["search.settings.model.bottleneck=[0, 8]"])
+
+
+def test_one_way_to_write_a_key_gives_way_to_the_other(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    text = "data: {name: x}\nsearch: {settings: {model: {activation: [none, gelu]}, model.bottleneck: [8, 16]}}\n"
+    file.write_text(text)
+    assert load_config(file, ["search.settings.model.bottleneck=[4, 32]"]).search.settings["model.bottleneck"] == [
+        4,
+        32,
+    ]
+    assert load_config(file, ["model.bottleneck=4"]).search.settings["model.bottleneck"] == [8, 16]
+    file.write_text(text.replace("activation: [none, gelu]", "bottleneck: [4, 8]"))
+    with pytest.raises(ConfigError, match=r"search\.settings declares model\.bottleneck twice"):
+        load_config(file)
+
+
+def test_the_first_design_has_the_configurations_own_values() -> None:
+    """Also where a list writes a number as a whole one."""
+    config = declared({"training.lambda_align": [1, 0.1, 0]}, training={"lambda_align": 0})
+    assert dict(DesignSpace.of(config, 2).fixed_design.settings) == {"training.lambda_align": 0.0}
 
 
 def test_by_default_there_are_none_and_a_study_has_none() -> None:

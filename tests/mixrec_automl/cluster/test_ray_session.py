@@ -12,7 +12,8 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from mixrec_automl.cluster.ray_session import ray_session, refuse_a_silent_port
+from mixrec_automl.cluster import ray_session as module
+from mixrec_automl.cluster.ray_session import ray_session, refuse_a_silent_port, room
 from tests.ports import free_port
 from trainers.errors import UserError
 
@@ -95,3 +96,15 @@ def test_ray_of_a_command_of_ours_lets_nobody_else_in(tmp_path: Path) -> None:
     assert ours.startswith("0 nodes: 1"), done.stdout
     assert "1 " in stranger, done.stdout
     assert "AuthenticationError" in stranger
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "fit"),
+    [(1, 0, 24), (4, 0, 6), (1, 0.4, 4), (1, 0.6, 2), (1, 0.25, 8), (1, 1, 2), (1, 2, 1), (9, 1, 1)],
+)
+def test_a_gpu_has_room_for_whole_processes(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, fit: int
+) -> None:
+    nodes = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}]
+    monkeypatch.setattr(module, "_resources", lambda: nodes)
+    assert room(cpus, gpus) == fit

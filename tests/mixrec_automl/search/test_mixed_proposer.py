@@ -15,12 +15,13 @@ from mixrec_automl.config import from_dict
 from mixrec_automl.search.ax_proposer import AxProposer
 from mixrec_automl.search.confirmation import ConfirmingProposer
 from mixrec_automl.search.design_space import DesignSpace
-from mixrec_automl.search.encoding import of_settings
+from mixrec_automl.search.encoding import of_settings, points_of
 from mixrec_automl.search.method import search_method
 from mixrec_automl.search.mixed_proposer import MixedProposer
 from mixrec_automl.search.parameter_cost import parameter_cost
 from mixrec_automl.search.probabilistic_reparameterization import Ascent
 from mixrec_automl.search.proposer import Proposer, SpaceExhausted
+from mixrec_automl.search.suggestion import Evidence
 from mixrec_automl.search.trial_surrogate import fit_trials
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.records import Origin, Trial, TrialState, best_trial, by_design
@@ -211,3 +212,21 @@ def test_without_settings_the_search_is_the_one_over_architectures() -> None:
 def test_trials_of_another_space_are_refused() -> None:
     with pytest.raises(ValueError, match="should have values for"):
         MixedProposer(SPACE).propose([trial(0, "000-000-000")], seed=0)
+
+
+def test_a_design_that_is_trained_again_is_the_design_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its level gives 1e-3 back as 0.0010000000000000002, which would be another design with the same seed."""
+    config = {"data": {"name": "x"}, "training": {"learning_rate": 1e-3}}
+    rate = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "scale": "log"}, "model.bottleneck": [16, 64]}
+    space = DesignSpace.of(from_dict({**config, "search": {"settings": rate}}, "test"), 2)
+    fixed = space.fixed_design
+    (level,) = points_of(space, [fixed])
+    assert space.design(space.mixed.setting(level.tolist())) != fixed, "or there is nothing to test"
+    values = iter([0.3, 0.1, 0.2, 0.15])
+    trials: list[Trial] = []
+    for _ in range(4):
+        proposal = MixedProposer(space, initial_trials=4).propose(trials, seed=0)
+        trials.append(trial(len(trials), proposal.design, next(values), origin=proposal.origin, seed=0))
+    monkeypatch.setattr(Evidence, "points", lambda *_, **__: iter([level]))
+    proposal = MixedProposer(space, initial_trials=4).propose(trials, seed=0)
+    assert (proposal.design, proposal.origin, proposal.seeds) == (fixed, Origin.REPLICATION, (1,))
