@@ -143,7 +143,7 @@ class TrainingConfig:
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.06
     """Share of all steps with a linearly rising rate."""
     weight_decay: Weight = 0.01
-    """Of AdamW; biases and special tokens have none."""
+    """Of AdamW; special tokens and biases have none, but for M_cf's."""
     max_gradient_norm: Rate = 1.0
     """Gradients of all trained weights together are clipped to this norm."""
     lambda_align: Weight = 0.1

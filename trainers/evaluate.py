@@ -68,6 +68,14 @@ def score_histories(
     return torch.cat(scores).view(len(places), -1)[places].view(len(places) * read_newest, -1)
 
 
+def known_users(model: MixRec, data: SequenceData, users: NDArray[np.int64]) -> list[int]:
+    """`users` as M_cf knows them: `UNKNOWN_USER` where it has trained no vector of theirs, which would be noise."""
+    # Whoever has no next item to predict is in no step; a pretraining takes every interaction.
+    least = 1 if model.config.collaborative_training == "frozen" else 2
+    lengths = data.training_ends[users] - data.offsets[users]
+    return [int(user) for user in np.where(lengths >= least, users, UNKNOWN_USER)]
+
+
 def context_of(model: MixRec, layout: Layout) -> int:
     """Tokens that a history may have, a leading BOS not counted."""
     return model.backbone.max_positions - (layout.bos_token is not None)
@@ -154,7 +162,8 @@ def _score_windows(
         if not len(chosen):
             continue
         read = windows[splits[-1]][chosen]
-        found = score_histories(model, layout, items_of(data, read), users[chosen].tolist(), read_newest=len(splits))
+        known = known_users(model, data, users[chosen])
+        found = score_histories(model, layout, items_of(data, read), known, read_newest=len(splits))
         for place, split in enumerate(splits):
             scores[split][torch.from_numpy(chosen)] = found[place :: len(splits)]
     return scores

@@ -112,7 +112,9 @@ def train(
     resumable = ResumableTraining(model, optimizer, identity, folder, what="design")
     # Of a sharded backbone the workers gather layers in the backward pass: nothing else may be exchanged meanwhile.
     is_sharded = task.backbone.is_sharded
-    wrapped: nn.Module = DistributedDataParallel(model) if workers > 1 and not is_sharded else model
+    # No buffer changes in training: to send them at every step would take longer than the gradients.
+    is_copied = workers > 1 and not is_sharded
+    wrapped: nn.Module = DistributedDataParallel(model, broadcast_buffers=False) if is_copied else model
 
     def train_epoch(epoch: int) -> tuple[dict[str, float], int]:
         batches = (collate(share(step, rank, workers), layout) for step in sampler.epoch(epoch))

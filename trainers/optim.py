@@ -12,8 +12,8 @@ from trainers.model.mixrec import MixRec
 
 
 def build_optimizer(model: MixRec, config: TrainingConfig) -> torch.optim.AdamW:
-    """Groups of one rate and one weight decay: M_cf has its own rate (ruling 17) and W_item may have one; biases,
-    (IA)3's scales and special tokens have no decay (ruling 8). What is frozen is in none."""
+    """Groups of one rate and one weight decay: M_cf has its own rate (ruling 17) and W_item may have one; biases
+    but M_cf's, (IA)3's scales and special tokens have no decay (ruling 8). What is frozen is in none."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -42,7 +42,8 @@ def compare(left: UserRanks, right: UserRanks, *, seed: int) -> dict[str, Paired
     """
     check_comparable(left, right)
     ours, theirs = per_user(left), per_user(right)
-    return {name: paired_difference(ours[name], theirs[name], seed=seed) for name in ours}
+    found = paired_differences(np.stack([ours[name] - theirs[name] for name in ours], axis=1), seed=seed)
+    return dict(zip(ours, found, strict=True))
 
 
 def paired_difference(left: NDArray[np.float64], right: NDArray[np.float64], *, seed: int) -> PairedDifference:

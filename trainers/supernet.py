@@ -29,7 +29,7 @@ from search_spaces.damoe import DamoeSpace
 from trainers.config import FinetuneConfig
 from trainers.device import move, pick_device
 from trainers.epochs import OnEpoch
-from trainers.evaluate import items_of, passes, windows_of
+from trainers.evaluate import items_of, known_users, passes, windows_of
 from trainers.finetune import train
 from trainers.metrics import expected_gains
 from trainers.model.mixrec import MixRec, Standardisation
@@ -121,8 +121,9 @@ class Supernet:
             progress(f"validation MRR of {len(rows)} designs: {first} of {len(users)} users")
             places = order[first : first + step]
             chunk = users[places]
+            known = known_users(model, data, chunk)
             targets = targets_of(data, chunk, "validation").to(model.backbone.device)
-            for chosen, tokens in passes(layout, items_of(data, windows[chunk]), chunk.tolist()):
+            for chosen, tokens in passes(layout, items_of(data, windows[chunk]), known):
                 with torch.inference_mode():
                     for architecture, states in model.encode_each(move(tokens, model.backbone.device), rows):
                         self._exchange_start(architecture)

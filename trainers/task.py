@@ -25,6 +25,7 @@ from trainers.data.store_format import open_prepared
 from trainers.data.stored_hard_sets import stored_hard_sets
 from trainers.data.users import sample_users
 from trainers.device import move, pick_device, rank_and_workers
+from trainers.errors import UserError
 from trainers.model.backbone import Backbone, as_backbone
 from trainers.model.mixrec import MixRec, decode, initial_special_tokens
 from trainers.model.pretrained import load_pretrained
@@ -101,6 +102,11 @@ def load_task(
     full = open_prepared(prepared)
     users = sample_users(full.num_users, user_share, user_seed)
     data = full if len(users) == full.num_users else full.select_users(users)
+    if not (data.training_ends - data.offsets[:-1] >= 2).any():
+        raise UserError(
+            "no user of these data has two training items, and so a next one to learn from: prepare them with "
+            "--min-user-interactions 4 or more, or take a larger search.user_share"
+        )
     progress("item texts")
     tokens = item_tokens(prepared, full, tokenizer, config.data.sentence_tokens)
     if not shard_backbone:

@@ -23,7 +23,7 @@ from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_tas
 from trainers import evaluate as module
 from trainers.data.batches import Layout
 from trainers.data.sequence_data import SequenceData, Split
-from trainers.evaluate import evaluate, score_histories, window
+from trainers.evaluate import evaluate, known_users, score_histories, window
 from trainers.model.mixrec import MixRec
 from trainers.ranks import COLUMNS, Setting, UserRanks
 from trainers.task import TrainingTask, build_model
@@ -67,7 +67,8 @@ def rank_alone(
     before, target = (sequence[:-2], sequence[-2]) if setting.split == "validation" else (sequence[:-1], sequence[-1])
     context = model.backbone.max_positions - (layout.bos_token is not None)
     row = walk_back(before, layout.item_tokens, history, context)
-    scores = model.scores(layout.histories([row], [user]))[-1].float().tolist()
+    is_trained = len(sequence) - 2 >= 2  # else M_cf has no vector of this user that a step has trained
+    scores = model.scores(layout.histories([row], [user if is_trained else -1]))[-1].float().tolist()
     excluded = before if setting.exclude_seen else []
     rivals = [item for item in range(data.num_items) if item != target and item not in excluded]
     above = sum(scores[item] > scores[target] for item in rivals)
@@ -178,6 +179,23 @@ def test_a_user_unknown_to_the_collaborative_model_is_scored_without_a_column() 
     without = score_histories(model, replace(layout, user_column=False), [[1, 2, 3]], [0])[0]
     assert unknown.equal(without)
     assert not unknown.equal(known)
+
+
+def test_a_vector_that_was_never_trained_is_not_read() -> None:
+    """With one training item there is no next one to predict, so the user is in no step of the training."""
+    data = walks(3, 4, 3, 6)
+    _, model, layout = parts(data)
+    assert known_users(model, data, np.arange(4)) == [-1, 1, -1, 3]
+    before = evaluate(model, layout, data, SETTINGS, HISTORY)
+    with torch.no_grad():
+        for name, table in model.named_parameters():
+            if name.startswith("collaborative.") and "user" in name and len(table) == data.num_users:
+                table[[0, 2]] = 9.0
+    for left, right in zip(before, evaluate(model, layout, data, SETTINGS, HISTORY), strict=True):
+        assert_same(left, right)
+    frozen = replace(model.config, collaborative_training="frozen")
+    model.config = frozen
+    assert known_users(model, data, np.arange(4)) == [0, 1, 2, 3], "a pretraining takes every interaction"
 
 
 def free_port() -> int:

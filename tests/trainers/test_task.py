@@ -17,6 +17,7 @@ from trainers.data.hard_negatives import hard_sets
 from trainers.data.prepare import prepare
 from trainers.data.sources import Source
 from trainers.data.users import sample_users
+from trainers.errors import UserError
 from trainers.task import load_task
 
 
@@ -65,3 +66,15 @@ def test_the_fingerprint_is_that_of_the_whole_text(count: int, monkeypatch: pyte
     sets = type("Sets", (), {"fingerprint": "rows=1"})()
     expected = hashlib.sha256(f"data backbone 30 {users.tolist()} rows=1".encode()).hexdigest()[:16]
     assert module._fingerprint("data backbone 30", users, sets) == expected
+
+
+def test_data_in_which_nobody_has_a_next_item_are_refused(tmp_path: Path) -> None:
+    source = Source(
+        items=write_jsonl(tmp_path / "items.jsonl", shop_items()),
+        sequences=write_jsonl(tmp_path / "sequences.jsonl", shop_sequences(length=3)),
+    )
+    prepare("shop", source, FilterConfig(min_user_interactions=3, min_item_interactions=1), tmp_path / "shop")
+    backbone = str(write_tiny_backbone(tmp_path / "backbone"))
+    config = FinetuneConfig(DataConfig(name="shop"), BackboneConfig(name=backbone))
+    with pytest.raises(UserError, match="no user of these data has two training items"):
+        load_task(config, tmp_path / "shop", tmp_path)

@@ -7,6 +7,7 @@ filter of items without a title drops both and prints how many.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from array import array
@@ -43,7 +44,8 @@ def local(address: str, downloads: Path, progress: Callable[[str], None]) -> Pat
         name = ""
     if not name or name == ".." or "\0" in name:
         raise DataError(f"{address} names no file: give the address of meta_*.json.gz, or of the reviews beside it")
-    kept = downloads / "amazon" / name
+    # Other addresses have files of the same name: another year, another mirror.
+    kept = downloads / "amazon" / hashlib.sha256(address.encode()).hexdigest()[:12] / name
     if kept.is_file():
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)

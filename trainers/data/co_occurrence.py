@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -61,18 +62,24 @@ class CoOccurrence:
         return np.asarray(self.user_items[ranges(starts, self.user_offsets[users + 1] - starts)])
 
     def rows(self, items: NDArray[np.int64]) -> sp.csr_matrix:
-        """[len(items), I] with a stored value at every co-occurring pair, the diagonal included."""
+        """[len(items), I] with a stored value at every co-occurring pair, the diagonal included.
+
+        A product of sparse matrices merges as it goes: to write all pairs of all users down first would take the
+        square of long histories.
+        """
         starts = self.item_offsets[items]
         lengths = self.item_offsets[items + 1] - starts
         users = self.item_users[ranges(starts, lengths)]
-        partners = self.user_offsets[users]
-        counts = self.user_offsets[users + 1] - partners
-        columns = self.user_items[ranges(partners, counts)]
-        ends = np.concatenate([[0], np.cumsum(counts)])[np.concatenate([[0], np.cumsum(lengths)])]
-        ones = np.ones(len(columns), dtype=np.float32)
-        found = sp.csr_matrix((ones, columns, ends), shape=(len(items), self.num_items), copy=True)
-        found.sum_duplicates()
-        return found
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        of_items = sp.csr_matrix((np.ones(len(users), np.bool_), users, ends), shape=(len(items), self.num_users))
+        together: sp.csr_matrix = of_items @ self._by_user
+        return together
+
+    @cached_property
+    def _by_user(self) -> sp.csr_matrix:
+        """[U, I] bool: who trained on what."""
+        values = np.ones(len(self.user_items), np.bool_)
+        return sp.csr_matrix((values, self.user_items, self.user_offsets), shape=(self.num_users, self.num_items))
 
     def matrix(self, users: slice) -> sp.csr_matrix:
         """[len(users), I] float32: who trained on what, of a slice of the users."""

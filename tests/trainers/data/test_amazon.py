@@ -103,6 +103,11 @@ def test_a_url_is_fetched_once_and_its_failure_is_told(tmp_path: Path) -> None:
     (served / "cut_Things.json.gz").write_bytes(b"half")
     with pytest.raises(DataError, match="bytes came"):
         local(address.replace("meta_", "cut_"), tmp_path / "downloads", print)
+    (served / "metaFiles2").mkdir()
+    (served / "metaFiles2" / "meta_Things.json.gz").write_bytes(b"other products")
+    newer = local(address.replace("meta_", "metaFiles2/meta_"), tmp_path / "downloads", print)
+    assert newer.read_bytes() == b"other products", "a file of the same name elsewhere is another one"
+    newer.unlink()
     server.shutdown()
     server.server_close()
     assert kept.read_bytes() == (served / "meta_Things.json.gz").read_bytes()
@@ -111,7 +116,7 @@ def test_a_url_is_fetched_once_and_its_failure_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Fetch it by hand and give its path") as caught:
         local(address.replace("meta_", "other_"), tmp_path / "downloads", stages.append)
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "downloads" / "amazon").iterdir()) == [kept]
+    assert [path for path in (tmp_path / "downloads" / "amazon").rglob("*") if path.is_file()] == [kept]
     for nameless in ("http://127.0.0.1:9/", "http://127.0.0.1:9/..", "http://[/x"):
         with pytest.raises(DataError, match="names no file"):
             local(nameless, tmp_path / "downloads", stages.append)
