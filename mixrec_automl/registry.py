@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import pandas as pd  # noqa: E402
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient, fluent  # noqa: E402
+from mlflow.tracking._tracking_service import utils  # noqa: E402
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
 
@@ -30,6 +32,7 @@ CHAMPION = "champion"
 PACKAGE = "package"
 _CODE = Path(mixrec_automl.__file__).with_name("registry_model.py")
 _PREFIX = "models:/"
+_URI = "MLFLOW_TRACKING_URI"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _UNKNOWN = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """How MLflow says that there is no such model or version, and no such alias."""
@@ -79,14 +82,16 @@ def _answering() -> Iterator[None]:
 def _fluent(tracking_uri: str) -> Iterator[None]:
     """MLflow's functions work on what the process has set: a notebook of other work may have set something else, and
     finds it again afterwards."""
-    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    experiment = fluent._active_experiment_id
+    # What was set, not what it amounts to: the environment, where that has the address, may change again.
+    variable, uri, experiment = os.environ.get(_URI), utils._tracking_uri, fluent._active_experiment_id
     mlflow.set_tracking_uri(tracking_uri)
-    fluent._active_experiment_id = None  # has no public way back to none
+    fluent._active_experiment_id = None
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(uri)  # None: takes it out of the environment again, too
+        mlflow.set_tracking_uri(uri)  # takes it out of the environment as well
+        if variable is not None:
+            os.environ[_URI] = variable
         fluent._active_experiment_id = experiment
 
 

@@ -149,6 +149,16 @@ def test_mlflow_is_left_as_its_user_had_set_it(uri: str, root: Path, package: Pa
     assert Registry(uri).find("mixrec-beside/1") == version
 
 
+def test_an_address_in_the_environment_stays_there_alone(
+    uri: str, root: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    Registry(uri).register("mixrec-by-environment", package, new_run(uri, root), ["i1"], "data")
+    assert mlflow.get_tracking_uri() == "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:10")
+    assert mlflow.get_tracking_uri() == "http://127.0.0.1:10"
+
+
 def test_a_store_that_refuses_is_told_in_one_line(
     uri: str, root: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
