@@ -91,9 +91,14 @@ def _place(claim: Claim, free: list[list[int]]) -> bool:
 
 def _needs(claim: Claim) -> tuple[int, int]:
     """CPUs and GPUs of a process, in units."""
-    # No process has parts of two GPUs: 0.4 of one leave room for one more, not for one and a half.
-    gpus = UNIT // int(1 / claim.gpus) if 0 < claim.gpus < 1 else _units(claim.gpus)
+    gpus = UNIT // sharers_of_a_gpu(claim.gpus) if 0 < claim.gpus < 1 else _units(claim.gpus)
     return _units(claim.cpus), gpus
+
+
+def sharers_of_a_gpu(gpus: float) -> int:
+    """How many processes one GPU holds that need a fraction of it, above 0."""
+    # No process has parts of two GPUs: 0.4 of one leave room for one more, not for one and a half.
+    return int(1 / gpus)
 
 
 def _units(amount: float) -> int:

@@ -68,12 +68,11 @@ def score_histories(
     return torch.cat(scores).view(len(places), -1)[places].view(len(places) * read_newest, -1)
 
 
-def known_users(model: MixRec, data: SequenceData, users: NDArray[np.int64]) -> list[int]:
-    """`users` as M_cf knows them: `UNKNOWN_USER` where it has trained no vector of theirs, which would be noise."""
+def known_users(model: MixRec, data: SequenceData) -> NDArray[np.int64]:
+    """[U] users as M_cf knows them: `UNKNOWN_USER` where it has trained no vector of theirs, which would be noise."""
     # Whoever has no next item to predict is in no step; a pretraining takes every interaction.
     least = 1 if model.config.collaborative_training == "frozen" else 2
-    lengths = data.training_ends[users] - data.offsets[users]
-    return [int(user) for user in np.where(lengths >= least, users, UNKNOWN_USER)]
+    return np.where(data.training_lengths >= least, np.arange(data.num_users), UNKNOWN_USER)
 
 
 def context_of(model: MixRec, layout: Layout) -> int:
@@ -121,9 +120,10 @@ def evaluate(
         return tuple(next(of_splits[setting.split]) for setting in settings)
     model.eval()
     windows = {split: windows_of(model, layout, data, split, history) for split in splits}
+    known = known_users(model, data)
 
     def score(users: NDArray[np.int64], splits: tuple[Split, ...]) -> list[Tensor]:
-        scores = _score_windows(model, layout, data, users, {split: windows[split][users] for split in splits})
+        scores = _score_windows(model, layout, data, known[users], {split: windows[split][users] for split in splits})
         return [scores[split] for split in splits]
 
     rank, workers = rank_and_workers()
@@ -147,7 +147,8 @@ def _score_windows(
     users: NDArray[np.int64],
     windows: Mapping[Split, Windows],
 ) -> dict[Split, Tensor]:
-    """Scores [B, I] after the windows [B] of each split, one row of tokens giving two of them where it can."""
+    """Scores [B, I] after the windows [B] of each split, of users as `known_users` has them, one row of tokens giving
+    two of them where it can."""
     shared = np.zeros(len(users), dtype=np.bool_)
     if len(windows) == 2:
         # A test window that begins where the validation window does is that window with one item more, and no item
@@ -162,8 +163,7 @@ def _score_windows(
         if not len(chosen):
             continue
         read = windows[splits[-1]][chosen]
-        known = known_users(model, data, users[chosen])
-        found = score_histories(model, layout, items_of(data, read), known, read_newest=len(splits))
+        found = score_histories(model, layout, items_of(data, read), users[chosen].tolist(), read_newest=len(splits))
         for place, split in enumerate(splits):
             scores[split][torch.from_numpy(chosen)] = found[place :: len(splits)]
     return scores

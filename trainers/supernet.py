@@ -113,7 +113,7 @@ class Supernet:
         progress("starts of the designs")
         self.prepare(architectures)
         rows = {architecture: row for row, architecture in enumerate(architectures)}
-        users = data.users_with("validation")
+        users, known = data.users_with("validation"), known_users(model, data)
         windows = windows_of(model, layout, data, "validation", config.data.history)
         order = np.argsort(windows.tokens[users], kind="stable")
         found = np.empty((len(architectures), len(users)))
@@ -121,9 +121,8 @@ class Supernet:
             progress(f"validation MRR of {len(rows)} designs: {first} of {len(users)} users")
             places = order[first : first + step]
             chunk = users[places]
-            known = known_users(model, data, chunk)
             targets = targets_of(data, chunk, "validation").to(model.backbone.device)
-            for chosen, tokens in passes(layout, items_of(data, windows[chunk]), known):
+            for chosen, tokens in passes(layout, items_of(data, windows[chunk]), known[chunk].tolist()):
                 with torch.inference_mode():
                     for architecture, states in model.encode_each(move(tokens, model.backbone.device), rows):
                         self._exchange_start(architecture)

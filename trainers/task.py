@@ -102,7 +102,7 @@ def load_task(
     full = open_prepared(prepared)
     users = sample_users(full.num_users, user_share, user_seed)
     data = full if len(users) == full.num_users else full.select_users(users)
-    if not (data.training_ends - data.offsets[:-1] >= 2).any():
+    if not (data.training_lengths >= 2).any():
         raise UserError(
             "no user of these data has two training items, and so a next one to learn from: prepare them with "
             "--min-user-interactions 4 or more, or take a larger search.user_share"

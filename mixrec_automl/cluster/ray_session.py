@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 
 from mixrec_automl.cluster.ray_errors import token_missing
 from mixrec_automl.cluster.ray_folder import ray_folder
-from mixrec_automl.fair_share import Machine
+from mixrec_automl.fair_share import Machine, sharers_of_a_gpu
 from mixrec_automl.search_config import ClusterConfig
 from trainers.errors import UserError
 
@@ -125,16 +125,14 @@ def fitting(cluster: ClusterConfig, fewest_workers: int | None) -> ClusterConfig
 
 def room(cpus: float, gpus: float) -> int:
     """How many processes with `cpus` (above 0) and `gpus` each the nodes could hold, were they idle."""
-    of_cpus = [math.floor(node.get("CPU", 0) / cpus) for node in _resources()]
-    if not gpus:
-        return sum(of_cpus)
-    of_gpus = [_room_of_gpus(node.get("GPU", 0), gpus) for node in _resources()]
-    return sum(map(min, of_cpus, of_gpus))
 
+    def fit(node: dict[str, float]) -> int:
+        of_cpus, there = math.floor(node.get("CPU", 0) / cpus), node.get("GPU", 0)
+        if not gpus:
+            return of_cpus
+        return min(of_cpus, int(there) * sharers_of_a_gpu(gpus) if gpus < 1 else int(there // gpus))
 
-def _room_of_gpus(there: float, each: float) -> int:
-    # No process has parts of two GPUs: 0.4 of one leave room for one more, not for one and a half.
-    return int(there) * int(1 / each) if each < 1 else int(there // each)
+    return sum(map(fit, _resources()))
 
 
 def machines() -> tuple[Machine, ...]:

@@ -27,6 +27,7 @@ from tests.conftest import REQUIRED
 from tests.end_to_end.drive import NAME
 from tests.end_to_end.stage import Stage, plan
 from tests.end_to_end.test_secrets import in_files, leaks
+from tests.mixrec_automl.champions import crown
 from tests.mixrec_automl.store.writing import started, writer_of
 from tests.mlflow_server import ADMIN, MlflowServer
 from tests.trainers.tiny_package import make_package
@@ -136,7 +137,7 @@ def test_a_promotion_is_shown_and_registered(
     registry = Registry(server.uri)
     version = registry.register(MODEL, package, run.id, ["i1", "i2"], "data")
     registry.describe(version, {"mixrec.gate": "first"})
-    registry.replace_champion(registry.champion(version.name), version)
+    crown(registry, version)
     run.finish()
     assert registry.champion(MODEL) == version
     assert [one.path for one in MlflowClient(server.uri).list_artifacts(run.id)] == ["ranks.txt"]

@@ -18,6 +18,7 @@ import pytest
 from mixrec_automl.registry import Registry, registered_name
 from tests.end_to_end.shell import Shell, assert_own_lines_only, wait_for
 from tests.end_to_end.stage import SECONDS_TO_END
+from tests.mixrec_automl.champions import crown
 from tests.ports import free_port
 from tests.trainers.tiny_package import make_package
 from trainers.package import read_package
@@ -93,7 +94,7 @@ def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: 
         for client in clients:
             client.start()
         time.sleep(1)
-        registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
+        crown(registry, registry.find(f"{NAME}/2"))
         end = time.monotonic() + 60
         while answers[-1][1]["model"]["version"] != "2" and time.monotonic() < end:
             time.sleep(0.1)

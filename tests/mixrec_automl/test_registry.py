@@ -16,6 +16,7 @@ import yaml
 from safetensors import safe_open
 
 from mixrec_automl.registry import ModelVersion, Registry, registered_name
+from tests.mixrec_automl.champions import crown
 from tests.mlflow_server import MlflowServer
 from tests.trainers.tiny_package import make_package
 from trainers.errors import UserError
@@ -75,9 +76,9 @@ def test_the_champion_is_the_version_of_the_alias(registry: Registry, uri: str) 
     first, second = ModelVersion(NAME, "1", "data-1"), ModelVersion(NAME, "2", "data-2")
     assert registry.champion(NAME) == first
     assert Registry(uri).champion(NAME) == first, "stored, not remembered"
-    registry.replace_champion(registry.champion(second.name), second)
+    crown(registry, second)
     assert registry.champion(NAME) == second
-    registry.replace_champion(registry.champion(first.name), first)
+    crown(registry, first)
 
 
 def test_a_package_comes_back_file_by_file(registry: Registry, package: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_champion_is_rolled_back_one_at_a_time(uri: str, root: Path, package: 
     versions = [registry.register(name, package, run, ["i1"], "data") for _ in range(4)]
     first, second, _never_champion, fourth = versions
     for version in (first, second, second, fourth):  # the second one twice: it does not replace itself
-        registry.replace_champion(registry.champion(version.name), version)
+        crown(registry, version)
     assert registry.roll_back(name) == (fourth, second)
     assert registry.roll_back(name) == (second, first)
     assert registry.champion(name) == first
@@ -227,8 +228,8 @@ def test_a_champion_is_rolled_back_one_at_a_time(uri: str, root: Path, package: 
 def test_nobody_is_rolled_back_to_files_that_are_gone(uri: str, root: Path, package: Path, tmp_path: Path) -> None:
     registry, name = Registry(uri), "mixrec-back-gone"
     first, second = (registry.register(name, package, new_run(uri, root), ["i1"], "data") for _ in range(2))
-    registry.replace_champion(registry.champion(first.name), first)
-    registry.replace_champion(registry.champion(second.name), second)
+    crown(registry, first)
+    crown(registry, second)
     registry.fetch(first, tmp_path).rename(tmp_path / "moved")
     with pytest.raises(UserError, match="there is no package"):
         registry.roll_back(name)
@@ -243,7 +244,7 @@ def test_a_server_takes_and_gives_the_same(package: Path, tmp_path: Path) -> Non
         registry = Registry(server.uri)
         version = registry.register(NAME, package, new_run(server.uri, tmp_path), ["i1"], "data")
         registry.describe(version, {"test_mrr": "0.1"})
-        registry.replace_champion(registry.champion(version.name), version)
+        crown(registry, version)
         assert Registry(server.uri).champion(NAME) == version
         fetched = registry.fetch(registry.find(NAME), tmp_path / "fetched")
         assert {path.name for path in fetched.iterdir()} == {path.name for path in package.iterdir()}

@@ -77,13 +77,11 @@ class CoOccurrence:
 
     @cached_property
     def _by_user(self) -> sp.csr_matrix:
-        """[U, I] bool: who trained on what."""
-        values = np.ones(len(self.user_items), np.bool_)
-        return sp.csr_matrix((values, self.user_items, self.user_offsets), shape=(self.num_users, self.num_items))
+        return self.matrix(slice(0, self.num_users), np.bool_)
 
-    def matrix(self, users: slice) -> sp.csr_matrix:
-        """[len(users), I] float32: who trained on what, of a slice of the users."""
+    def matrix(self, users: slice, kind: type[np.generic] = np.float32) -> sp.csr_matrix:
+        """[len(users), I] ones of `kind`: who trained on what, of a slice of the users."""
         offsets = self.user_offsets[users.start : users.stop + 1]
         items = self.user_items[offsets[0] : offsets[-1]]
-        ones = np.ones(len(items), dtype=np.float32)
+        ones = np.ones(len(items), dtype=kind)
         return sp.csr_matrix((ones, items, offsets - offsets[0]), shape=(len(offsets) - 1, self.num_items))

@@ -40,7 +40,7 @@ class StepSampler:
     @cached_property
     def users(self) -> NDArray[np.int64]:
         """Users with a next item to predict: at least two training items."""
-        return np.flatnonzero(self.data.training_ends - self.data.offsets[:-1] >= 2)
+        return np.flatnonzero(self.data.training_lengths >= 2)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -84,6 +84,12 @@ class SequenceData:
         return ends
 
     @property
+    def training_lengths(self) -> NDArray[np.int64]:
+        """[U] items of each user's training part"""
+        lengths: NDArray[np.int64] = self.training_ends - self.offsets[:-1]
+        return lengths
+
+    @property
     def num_users(self) -> int:
         return len(self.user_ids)
 

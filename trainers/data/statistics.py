@@ -38,7 +38,7 @@ class DataSummary:
 def summarise(data: SequenceData, history: int) -> DataSummary:
     """Summarise `data`; `history` is the number of newest items that the backbone would read."""
     lengths = np.diff(data.offsets)
-    targets = np.maximum(data.training_ends - data.offsets[:-1] - 1, 0)
+    targets = np.maximum(data.training_lengths - 1, 0)
     _, trained = data.training_pairs()
     tested = data.users_with("test")
     quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")

@@ -25,6 +25,7 @@ from mixrec_automl.promotion import plan_promotion
 from mixrec_automl.registry import ModelVersion
 from mixrec_automl.search_config import ClusterConfig, PromotionConfig
 from mixrec_automl.store.records import SearchState
+from tests.mixrec_automl.champions import crown
 from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, config_of, on_each_epoch, untrained
 from tests.trainers.tiny_package import NUM_USERS, prepare_shop
 from trainers.epochs import BEST
@@ -113,7 +114,7 @@ def test_a_better_challenger_becomes_champion(world: World, monkeypatch: pytest.
         patched.setattr(world, "config", untrained(world.home))
         weak = world.promote(0)
     assert weak is not None
-    world.registry.replace_champion(world.registry.champion(weak.version.name), weak.version)
+    crown(world.registry, weak.version)
     strong = world.promote()
     assert strong is not None
     assert strong.decision.moves

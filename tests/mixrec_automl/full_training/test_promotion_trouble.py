@@ -24,7 +24,8 @@ from mixrec_automl.registry import ModelVersion, Registry
 from mixrec_automl.store.errors import DatabaseUnavailableError, WrongStateError
 from mixrec_automl.store.records import KILLED, Promotion, SearchState
 from mixrec_automl.store.repository import Repository
-from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, on_each_epoch, untrained
+from tests.mixrec_automl.champions import crown
+from tests.mixrec_automl.full_training.world import EPOCHS, NAME, World, on_each_epoch, weak_and_strong
 from trainers.errors import UserError
 from trainers.package import Package
 
@@ -42,7 +43,7 @@ def test_a_champion_that_came_during_the_training_is_the_rival(world: World, mon
 
     def another_ends(event: EpochEnded) -> None:
         if event.epoch == 2:
-            world.registry.replace_champion(world.registry.champion(first.version.name), first.version)
+            crown(world.registry, first.version)
 
     on_each_epoch(monkeypatch, another_ends)
     second = world.promote(0)
@@ -52,18 +53,13 @@ def test_a_champion_that_came_during_the_training_is_the_rival(world: World, mon
 
 def test_a_champion_that_came_during_the_comparison_is_met_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scoring the champion and storing the model take long; whoever comes meanwhile must not be replaced unseen."""
-    with monkeypatch.context() as patched:
-        patched.setattr(world, "config", untrained(world.home))
-        weak = world.promote(0)
-    strong = world.promote()
-    assert weak is not None
-    assert strong is not None
-    world.registry.replace_champion(world.registry.champion(weak.version.name), weak.version)
+    weak, strong = weak_and_strong(world, monkeypatch)
+    crown(world.registry, weak)
     met: list[str] = []
 
     def meanwhile(evaluation: Evaluation, champion: Callable[[], Package], name: str, **options: Any) -> Decision:
         met.append(name)
-        world.registry.replace_champion(world.registry.champion(strong.version.name), strong.version)
+        crown(world.registry, strong)
         return challenge(evaluation, champion, name, **options)
 
     monkeypatch.setattr(promote, "challenge", meanwhile)
@@ -71,32 +67,27 @@ def test_a_champion_that_came_during_the_comparison_is_met_too(world: World, mon
     assert third is not None
     assert met == [f"{NAME} version 1", f"{NAME} version 2"]
     assert not third.decision.moves, "it is the same model as version 2"
-    assert world.registry.champion(NAME) == strong.version
+    assert world.registry.champion(NAME) == strong
 
 
 def test_a_champion_that_comes_at_the_last_moment_is_met_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(world, "config", untrained(world.home))
-        weak = world.promote(0)
-    strong = world.promote()
-    assert weak is not None
-    assert strong is not None
+    weak, strong = weak_and_strong(world, monkeypatch)
     registry = world.registry
-    registry.replace_champion(strong.version, weak.version)
+    registry.replace_champion(strong, weak)
     moved, move = [], Registry.replace_champion
 
     def late(registry: Registry, before: ModelVersion | None, version: ModelVersion) -> bool:
         if not moved:
-            moved.append(move(registry, weak.version, strong.version))
+            moved.append(move(registry, weak, strong))
         return move(registry, before, version)
 
     monkeypatch.setattr(Registry, "replace_champion", late)
     third = world.promote()
     assert third is not None
     assert moved == [True]
-    assert third.decision.rival == str(strong.version)
+    assert third.decision.rival == str(strong)
     assert not third.decision.moves
-    assert registry.champion(NAME) == strong.version
+    assert registry.champion(NAME) == strong
 
 
 def test_a_champion_whose_files_are_gone_is_told_before_the_training_and_replaced_by_force(

@@ -20,7 +20,7 @@ from mixrec_automl.full_training import (
 )
 from mixrec_automl.promote import run_promotion
 from mixrec_automl.promotion import plan_promotion
-from mixrec_automl.registry import Registry
+from mixrec_automl.registry import ModelVersion, Registry
 from mixrec_automl.search_config import BudgetConfig, PromotionConfig, SearchConfig
 from mixrec_automl.store.records import SearchState
 from mixrec_automl.store.repository import Repository
@@ -100,3 +100,14 @@ def on_each_epoch(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochEnded], 
         yield then
 
     monkeypatch.setattr(full_run, "epochs_bar", bar)
+
+
+def weak_and_strong(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[ModelVersion, ModelVersion]:
+    """Two versions: the first one's training was hardly one."""
+    with monkeypatch.context() as patched:
+        patched.setattr(world, "config", untrained(world.home))
+        weak = world.promote(0)
+    strong = world.promote()
+    assert weak is not None
+    assert strong is not None
+    return weak.version, strong.version

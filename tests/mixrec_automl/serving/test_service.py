@@ -16,6 +16,7 @@ from mixrec_automl.serving import service as service_module
 from mixrec_automl.serving.loading import ModelSource
 from mixrec_automl.serving.messages import Answer, Asked, Refusal
 from mixrec_automl.serving.service import RecommenderService
+from tests.mixrec_automl.champions import crown
 from tests.trainers.tiny_package import HISTORY, make_package
 from trainers.baselines.build import build_baseline
 from trainers.baselines.config import BaselinesConfig
@@ -116,7 +117,7 @@ def test_the_service_follows_the_alias_and_no_request_fails_meanwhile(
 
     thread = threading.Thread(target=ask)
     thread.start()
-    registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
+    crown(registry, registry.find(f"{NAME}/2"))
     end = time.monotonic() + 60
     while service.model.version != "2" and time.monotonic() < end:
         time.sleep(0.05)
@@ -137,7 +138,7 @@ def test_a_model_that_cannot_be_read_leaves_the_old_one_in_place(
     second = registry.find(f"{NAME}/2")
     folder = registry.fetch(second, tmp_path)
     folder.rename(tmp_path / "away")
-    registry.replace_champion(registry.champion(second.name), second)
+    crown(registry, second)
     service.refresh()
     assert service.model.version == "1"
     assert service.trouble == "version 2 cannot be read", "without a path"
@@ -155,7 +156,7 @@ def test_a_model_that_cannot_be_read_leaves_the_old_one_in_place(
 
 def test_a_fixed_version_stays_when_the_alias_moves(registry: Registry, source: ModelSource) -> None:
     service = RecommenderService(ModelSource(f"{NAME}/1", source.tracking_uri), poll_seconds=1000)
-    registry.replace_champion(registry.champion(NAME), registry.find(f"{NAME}/2"))
+    crown(registry, registry.find(f"{NAME}/2"))
     service.refresh()
     assert (service.model.version, service.trouble) == ("1", None)
 
