@@ -108,7 +108,8 @@ def train_fully(
     """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
 
     Args:
-        on_trouble: told, in a line, of workers that died, and of machines and storage that it waits for; None: no more.
+        on_trouble: told, in a line, of workers that died or are to be more, and of machines and storage that it waits
+            for; None: no more.
 
     Raises:
         FullTrainingError: the training raised.
@@ -154,6 +155,9 @@ def _follow(
                 on_trouble(f"goes on after its last whole epoch: {last_line(event.reason)}")
             if storage.reason_to_give_up or losses == MOST_ATTEMPTS:
                 raise FullTrainingError(storage.reason_to_give_up or event.reason)
+            task, is_running = replace(task, attempt=task.attempt + 1), False
+        elif isinstance(event, TrialStopped) and stopped_at is None:
+            on_trouble("there is room for more processes: it goes on with them")
             task, is_running = replace(task, attempt=task.attempt + 1), False
         elif isinstance(event, TrialCompleted | TrialStopped):
             return isinstance(event, TrialCompleted)

@@ -157,7 +157,8 @@ class PromotionConfig:
     workers: PositiveInt = 1
     """Data-parallel processes."""
     fewest_workers: PositiveInt | None = None
-    """Processes with which it begins or goes on where machines are missing; `workers` when absent."""
+    """Processes with which it begins or goes on where machines are missing, until there is room for more; `workers`
+    when absent."""
 
     @model_validator(mode="after")
     def _no_more_than_all(self) -> PromotionConfig:

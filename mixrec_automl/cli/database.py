@@ -40,7 +40,7 @@ def status() -> None:
 
 @app.command(epilog="Example: mixrec-automl database upgrade")
 def upgrade(force: Force = False) -> None:
-    """Bring the tables to the revision that this version needs. Stop all searches and back the database up before.
+    """Bring the tables to the revision that this version needs. Stop searches and promotions, back it up before.
 
     It succeeds or changes nothing, and is refused while a search is run.
     """
@@ -61,7 +61,7 @@ def downgrade(
 ) -> None:
     """Take the tables back to the revision that an older version needs, before that one is installed again.
 
-    What later revisions have added is lost, with `base` everything. Stop all searches and back the database up before.
+    What later revisions have added is lost, with `base` everything. Stop searches and promotions, back it up before.
     It succeeds or changes nothing, and is refused while a search is run.
     """
     from mixrec_automl.store import migration

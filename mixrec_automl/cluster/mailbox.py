@@ -114,6 +114,12 @@ class Mailbox:
                 if group.holds is not None and (group.holds.number, group.holds.attempt) == (number, attempt):
                     group.is_ending = True
 
+    def retire(self, group: str) -> None:
+        """Answer the next epoch of `group` with "stop", and let its workers leave then: another one takes its place."""
+        with self._changed:
+            if group in self._groups:
+                self._groups[group].is_ending = self._groups[group].is_given_up = True
+
     def cancel(self, number: int, attempt: int) -> list[WorkerProcess]:
         """The workers to be killed so that the attempt ends; none where it had not begun, or has ended."""
         with self._changed:
@@ -250,6 +256,12 @@ class Mailbox:
                 self._waiting.appendleft(gone.holds)
             self._changed.notify_all()
             return bool(gone.workers)
+
+    @property
+    def workers(self) -> int:
+        """How many have come up, of all groups that have not ended."""
+        with self._changed:
+            return sum(len(group.workers) for group in self._groups.values())
 
     @property
     def _up(self) -> int:

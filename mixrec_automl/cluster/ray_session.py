@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import AuthenticationError
 
 from mixrec_automl.cluster.ray_errors import token_missing
@@ -125,14 +126,12 @@ def fitting(cluster: ClusterConfig, fewest_workers: int | None) -> ClusterConfig
 
 def room(cpus: float, gpus: float) -> int:
     """How many processes with `cpus` (above 0) and `gpus` each the nodes could hold, were they idle."""
+    return sum(_held(node, cpus, gpus) for node in _resources())
 
-    def fit(node: dict[str, float]) -> int:
-        of_cpus, there = math.floor(node.get("CPU", 0) / cpus), node.get("GPU", 0)
-        if not gpus:
-            return of_cpus
-        return min(of_cpus, int(there) * sharers_of_a_gpu(gpus) if gpus < 1 else int(there // gpus))
 
-    return sum(map(fit, _resources()))
+def spare(cpus: float, gpus: float) -> int:
+    """How many more such processes the nodes have room for beside all that runs; a GPU in use counts for none."""
+    return sum(_held(node, cpus, gpus) for node in available_resources_per_node().values())
 
 
 def machines() -> tuple[Machine, ...]:
@@ -144,6 +143,13 @@ def machines() -> tuple[Machine, ...]:
 def cluster_name() -> str:
     """Of the Ray cluster that this process is connected to: the same for all who are, and no other cluster's."""
     return str(ray.get_runtime_context().get_session_name())
+
+
+def _held(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    of_cpus, there = math.floor(resources.get("CPU", 0) / cpus), resources.get("GPU", 0)
+    if not gpus:
+        return of_cpus
+    return min(of_cpus, int(there) * sharers_of_a_gpu(gpus) if gpus < 1 else int(there // gpus))
 
 
 def _resources() -> list[dict[str, float]]:

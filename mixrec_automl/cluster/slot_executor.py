@@ -44,7 +44,8 @@ class SlotExecutor:
         cluster: slots, processes of a trial, and cores and GPUs of each.
         folder: for the bookkeeping files of Ray Train; on a cluster of several nodes all must reach it.
         is_shared: whether other searches use the cluster as well; `MachinesChanged` then tells what it has to offer.
-        fewest_workers: processes with which a trial begins or goes on where there are no more; None: with all.
+        fewest_workers: processes with which a trial begins or goes on where there are no more; None: with all. Once
+            there is room for more, `TrialStopped` tells that the next attempt has them.
 
     Raises:
         ExecutorDied: Ray itself is gone.

@@ -25,6 +25,7 @@ from ray.train.v2.api.exceptions import ControllerError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixrec_automl.cluster.executor import EpochEnded, Event, MachinesChanged, SlotsWaiting, TrialEnded
+from mixrec_automl.cluster.growth import Growth
 from mixrec_automl.cluster.mailbox import Mailbox, WorkerProcess
 from mixrec_automl.cluster.ray_session import machines
 from mixrec_automl.cluster.reservations import all_of_this_job, give_back
@@ -78,6 +79,7 @@ class SlotRunner:
     ) -> None:
         self._training, self._cluster, self._folder = training, cluster, folder
         self._fewest_workers = fewest_workers
+        self._growth = None if fewest_workers is None else Growth(cluster)
         self._mailbox = Mailbox()
         self._is_shared = is_shared
         self._machines: tuple[Machine, ...] = ()
@@ -140,6 +142,8 @@ class SlotRunner:
         return self._mailbox.begin(group)
 
     def post(self, group: str, event: EpochEnded | TrialEnded) -> bool:
+        if self._growth is not None and isinstance(event, EpochEnded) and self._growth.is_due():
+            self._mailbox.retire(group)
         return self._mailbox.post(group, event)
 
     def account(self, group: str, ended: TrialEnded) -> None:
@@ -216,8 +220,8 @@ class SlotRunner:
     # One more thread runs
 
     def _watch(self) -> None:
-        """Tell what a shared cluster has, and end groups that stand still where neither Ray nor the controller would
-        notice."""
+        """Tell what a shared cluster has, end groups that stand still where neither Ray nor the controller would
+        notice, and look for room for more workers."""
         while not self._mailbox.is_stopping:
             with contextlib.suppress(Exception):  # Ray's head may be away
                 if self._is_shared and self._machines != (found := machines()):
@@ -228,6 +232,8 @@ class SlotRunner:
                 for worker in self._mailbox.give_up_deaf(BEGIN_SECONDS):
                     _kill(worker)
                 self._tell_of_a_silent_wait()
+                if self._growth is not None:
+                    self._growth.look(self._mailbox.workers)
                 with self._lock:
                     since = [slot.coming_up_since for slot in self._slots if slot.coming_up_since is not None]
                     if any(time.monotonic() - moment > START_SECONDS for moment in since):
@@ -253,7 +259,7 @@ class SlotRunner:
             train_loop_config={"job": job},
             scaling_config=ScalingConfig(
                 num_workers=most if fewest is None else (fewest, most),
-                # A group keeps its number: Ray would end all its processes in the middle of an epoch.
+                # Ray would end all processes of a group in the middle of an epoch; see `growth`.
                 elastic_resize_monitor_interval_s=math.inf,
                 use_gpu=gpus > 0,
                 resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),

@@ -1,4 +1,4 @@
-"""Machines that die under a promotion: it goes on from its last checkpoint, with those workers that are left."""
+"""Machines that die under a promotion, and come back: it goes on from its last checkpoint on those that are there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds Ray's processes in /proc"),
 ]
 
-EPOCHS = 150
+EPOCHS = 400
 SETTINGS = (
     "--set", "search.trials=1", "--set", "search.initial_trials=1", "--set", "cluster.slots=1",
     "--set", f"promotion.epochs={EPOCHS}", "--set", "promotion.workers=2", "--set", "promotion.fewest_workers=1",
@@ -42,8 +42,10 @@ def shell(tmp_path: Path, postgres_url: str, cluster: RayCluster) -> Shell:
     return made
 
 
-def test_nodes_die_until_one_is_left(shell: Shell, cluster: RayCluster, recoveries: Recoveries) -> None:
-    """Two workers train; a spare node takes the place of the first that dies; for the second there is none."""
+def test_nodes_die_until_one_is_left_and_one_comes_back(
+    shell: Shell, cluster: RayCluster, recoveries: Recoveries
+) -> None:
+    """Two workers train; a spare node takes the place of the first that dies; for the second there is none at first."""
     shell.run("search", "smoke", "--name", "s", *SETTINGS)
     promotion = shell.start("promote", "s")
     try:
@@ -54,6 +56,11 @@ def test_nodes_die_until_one_is_left(shell: Shell, cluster: RayCluster, recoveri
                 lines += wait_for(promotion, "goes on after its last whole epoch")
                 lines += wait_for(promotion, "epoch ")
             assert len(cluster.workers_with(WORKER)) == is_left
+        cluster.start_worker(1)
+        with recoveries.timed("node of a promotion comes back", "it has finished an epoch with all its processes"):
+            lines += wait_for(promotion, "there is room for more processes")
+            lines += wait_for(promotion, "epoch ")
+        assert len(cluster.workers_with(WORKER)) == 2
         rest = rest_of(promotion)
     finally:
         promotion.kill()

@@ -197,6 +197,26 @@ def test_one_trial_is_told_to_end_and_the_next_one_is_not() -> None:
     assert mailbox.post("g", EpochEnded(1, 1, 1, {}))
 
 
+def test_a_group_that_is_retired_ends_its_epoch_and_leaves_with_all_its_workers() -> None:
+    mailbox = Mailbox()
+    come_up(mailbox, workers=2)
+    assert mailbox.workers == 2
+    mailbox.submit(task(0, HERE))
+    assert {mailbox.next_trial("g", rank, 0) for rank in (0, 1)} == {task(0, HERE)}
+    mailbox.begin("g")
+    mailbox.retire("gone before")  # is ignored
+    assert mailbox.post("g", EpochEnded(0, 1, 1, {}))
+    mailbox.retire("g")
+    assert not mailbox.post("g", EpochEnded(0, 1, 2, {}))
+    mailbox.post("g", TrialStopped(0, 1))
+    mailbox.submit(task(1, HERE))
+    assert [mailbox.next_trial("g", rank, 1) for rank in (0, 1)] == [None, None]
+    mailbox.group_ended("g", "its workers left", has_died=False)
+    assert mailbox.workers == 0
+    come_up(mailbox, "h")
+    assert mailbox.next_trial("h", 0, 0) == task(1, HERE)
+
+
 def test_who_comes_too_late_is_no_worker_of_anything() -> None:
     mailbox = Mailbox()
     come_up(mailbox)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mixrec_automl.cluster import slot_runner
-from mixrec_automl.cluster.executor import Event, MachinesChanged, SlotsWaiting, TrialBegan, TrialCompleted, TrialLost
+from mixrec_automl.cluster import growth, slot_runner
+from mixrec_automl.cluster.executor import (
+    EpochEnded,
+    Event,
+    MachinesChanged,
+    SlotsWaiting,
+    TrialBegan,
+    TrialCompleted,
+    TrialLost,
+    TrialStopped,
+)
 from mixrec_automl.cluster.mailbox import WorkerProcess
 from mixrec_automl.cluster.slot_runner import SlotRunner
 from mixrec_automl.fair_share import Machine
@@ -232,6 +242,37 @@ def test_a_slot_that_waits_and_is_given_up_is_missed_by_nobody(world: World) -> 
     until(lambda: any(slot.reservation for slot in runner._slots))
     runner.use(1)
     assert events_until(runner, lambda event: isinstance(event, SlotsWaiting)) == [SlotsWaiting(None)]
+    runner.stop()
+
+
+def test_a_group_with_too_few_workers_makes_way_for_a_larger_one_after_its_epoch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(growth, "room", lambda *_: 2)
+    monkeypatch.setattr(growth, "spare", lambda *_: 1)
+
+    def trains_epochs(runner: SlotRunner, group: str) -> None:
+        assert runner.join(group, WORKER, f"reservation of {group}")
+        world.fits[0] = trains
+        trial = runner.next_trial(group, 0, 0)
+        assert trial is not None
+        assert runner.begin(group)
+        epochs = 1
+        while runner.post(group, EpochEnded(trial.number, trial.attempt, epochs, {})):
+            time.sleep(0.02)
+            epochs += 1
+        assert epochs > 1, "room has to last"
+        runner.post(group, TrialStopped(trial.number, trial.attempt))
+        assert runner.next_trial(group, 0, 1) is None
+
+    world.fits = {0: trains_epochs}
+    runner = SlotRunner(Counting(), ClusterConfig(slots=1, workers_per_trial=2), HERE, fewest_workers=1)
+    runner.submit(task(0, HERE))
+    assert events_until(runner, lambda event: isinstance(event, TrialStopped))
+    runner.submit(replace(task(0, HERE), attempt=2))
+    events = events_until(runner, lambda event: isinstance(event, TrialCompleted))
+    assert events == [TrialBegan(0, 2), TrialCompleted(0, 2, 0.1, 0.01)]
     runner.stop()
 
 

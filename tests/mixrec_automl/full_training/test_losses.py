@@ -10,7 +10,7 @@ from threading import Event as Flag
 import pytest
 
 from mixrec_automl import storage_trouble
-from mixrec_automl.cluster.executor import Event, TrialCompleted, TrialLost
+from mixrec_automl.cluster.executor import Event, TrialCompleted, TrialLost, TrialStopped
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.full_training import MOST_ATTEMPTS, FullTrainingError, _follow
 from search_spaces.architecture import Architecture
@@ -71,6 +71,12 @@ def test_it_is_given_up_when_its_workers_have_died_too_often(tmp_path: Path) -> 
     assert told == ["goes on after its last whole epoch: its worker died"] * (MOST_ATTEMPTS - 1)
     with pytest.raises(FullTrainingError, match="its worker died"):
         follow(tmp_path, *[BEGUN] * MOST_ATTEMPTS, DONE)
+
+
+def test_one_that_ends_to_have_more_processes_goes_on_as_often_as_it_takes(tmp_path: Path) -> None:
+    ends = [TrialStopped(0, 1)] * (MOST_ATTEMPTS + 1)
+    told = ["there is room for more processes: it goes on with them"] * len(ends)
+    assert follow(tmp_path, *ends, DONE) == (True, [1, 2, 3, 4, 5], told)
 
 
 def test_storage_that_comes_back_is_waited_for(tmp_path: Path) -> None:
