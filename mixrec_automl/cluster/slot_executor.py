@@ -7,16 +7,17 @@ gives each trial processes of its own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mixrec_automl.cluster.executor import Event, ExecutorDied
-from mixrec_automl.cluster.reservations import all_of_this_job, give_back
+from mixrec_automl.cluster.reservations import ANSWER_SECONDS, all_of_this_job, give_back, withdraw
 from mixrec_automl.cluster.slot_runner import SlotRunner
 from mixrec_automl.cluster.training import Training, TrialTask
 from mixrec_automl.search_config import ClusterConfig
@@ -29,6 +30,12 @@ TRAIN_SETTINGS = {
 }
 CALLS_AT_ONCE = 8
 """Of the controller, and of workers that report, beside those that wait for a trial."""
+ELASTIC_SETTINGS = {
+    # How long a group waits for its room, seconds. It is made for the machines that are there, unless what Ray Train
+    # knows of them is old, which it may be by 20 seconds: then one for fewer is needed, and not more patience.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+}
+"""Of groups that begin with as many workers as there are."""
 PATIENCE = 60.0
 """Seconds within which the actor answers; one that does not is as good as dead."""
 
@@ -67,7 +74,8 @@ class SlotExecutor:
         runner = ray.remote(num_cpus=0, max_concurrency=2 * waiting + CALLS_AT_ONCE)(SlotRunner)
         # Beside the controller, without whom it is of no use: the death of another node costs that node's trials alone.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        runner = runner.options(runtime_env={"env_vars": TRAIN_SETTINGS}, scheduling_strategy=here)
+        settings = TRAIN_SETTINGS | ({} if fewest_workers is None else ELASTIC_SETTINGS)
+        runner = runner.options(runtime_env={"env_vars": settings}, scheduling_strategy=here)
         self._runner = runner.remote(training, cluster, folder, is_shared, fewest_workers)
 
     def submit(self, trial: TrialTask) -> None:
@@ -99,9 +107,13 @@ class SlotExecutor:
             ray.get(self._runner.stop.remote(), timeout=PATIENCE)
 
     def close(self) -> None:
+        runs: list[str] = []
+        with contextlib.suppress(RayError):  # as where it is dead
+            runs = ray.get(self._runner.runs.remote(), timeout=ANSWER_SECONDS)
         # All processes of the trials belong to the runner and die with it.
         ray.kill(self._runner)
         give_back(all_of_this_job())
+        withdraw(runs)
 
 
 @contextmanager

@@ -57,6 +57,8 @@ class _Slot:
     index: int
     group: str = ""
     """The one that is coming up or is up"""
+    run: str | None = None
+    """The number of Ray Train's run that it is"""
     reservation: str | None = None
     """What Ray keeps for `group`; None until it has come up"""
     coming_up_since: float | None = None
@@ -121,6 +123,11 @@ class SlotRunner:
     def stop(self) -> None:
         self._mailbox.stop()
 
+    def runs(self) -> list[str]:
+        """Those of Ray Train that have begun and have not ended."""
+        with self._lock:
+            return [slot.run for slot in self._slots if slot.run is not None]
+
     # The workers call
 
     def get_training(self) -> Training:
@@ -161,8 +168,9 @@ class SlotRunner:
                 return
             error: Exception | None = None
             try:
-                self._start(slot, group)
-                self._trainer(group).fit()
+                trainer = self._trainer(group)
+                self._start(slot, group, trainer.train_run_context.run_id)
+                trainer.fit()
             except Exception as raised:
                 error = raised
             reason = "its workers left" if error is None else _explain(error)
@@ -180,16 +188,17 @@ class SlotRunner:
             self._mailbox.wait_for_stop(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _start(self, slot: _Slot, group: str) -> None:
+    def _start(self, slot: _Slot, group: str, run: str) -> None:
         with self._lock:
             if self._is_some_lost and all(other.coming_up_since is None for other in self._slots):
                 self._give_back_what_is_nobodys()
-            slot.group, slot.reservation, slot.coming_up_since = group, None, time.monotonic()
+            slot.group, slot.run, slot.reservation, slot.coming_up_since = group, run, None, time.monotonic()
 
     def _clean_up(self, slot: _Slot) -> None:
         """Give back what Ray keeps for a group that has ended; if it never came up, later, as what is nobody's."""
         with self._lock:
-            reservation, slot.group, slot.reservation, slot.coming_up_since = slot.reservation, "", None, None
+            reservation, slot.group, slot.run = slot.reservation, "", None
+            slot.reservation = slot.coming_up_since = None
             if reservation is None:
                 self._is_some_lost = True
             else:

@@ -21,6 +21,7 @@ from mixrec_automl.cluster.executor import (
     TrialLost,
 )
 from mixrec_automl.cluster.ray_session import check_resources, fitting, ray_session
+from mixrec_automl.cluster.reservations import COORDINATOR
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.search_config import ClusterConfig
 from tests.mixrec_automl.cluster.test_executor_contract import take
@@ -54,6 +55,21 @@ def test_a_process_trains_one_trial_after_another_goes_on_after_a_raise_and_is_r
             pids.append(pid_of(take(executor, 1)))
     assert pids[0] == pids[1] == pids[2]
     assert pids[3] not in (pids[0], os.getpid())
+
+
+def test_what_is_closed_counts_as_taken_no_longer(tmp_path: Path) -> None:
+    """Or the next training of any number of processes would begin with fewer, or wait."""
+
+    def taken(run: str) -> object:
+        coordinator = ray.get_actor(COORDINATOR, namespace=COORDINATOR)
+        return ray.get(coordinator.get_reserved_resources.remote(f"train-{run}"))
+
+    with closing(SlotExecutor(Ordered(), ClusterConfig(), tmp_path / "ray")) as executor:
+        executor.submit(order(task(0, tmp_path), "report process"))
+        take(executor, 1)
+        (run,) = ray.get(executor._runner.runs.remote())
+        assert taken(run)
+    assert not taken(run)
 
 
 @needs_two_cpus

@@ -53,7 +53,8 @@ class World:
 
     def trainer(self, runner: SlotRunner, group: str) -> Any:
         place = int(group.split("-")[1])
-        return SimpleNamespace(fit=lambda: self.fits[place](runner, group))
+        run = SimpleNamespace(run_id=f"run of {group}")
+        return SimpleNamespace(fit=lambda: self.fits[place](runner, group), train_run_context=run)
 
 
 @pytest.fixture
