@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests that start Ray: each takes all cores, and so they run one after another. All others run in a process for each core,
-# of one thread each; more than four would be short of memory.
-ALONE := tests/end_to_end tests/faults tests/mixrec_automl/cluster tests/mixrec_automl/test_preflight.py \
+# Tests that start Ray: each has processes on all cores and waits for them a third of its time, so two files run at once,
+# the long ones of end_to_end first. All others run in a process for each core, of one thread each; more than four would be
+# short of memory.
+WITH_RAY := tests/end_to_end tests/faults tests/mixrec_automl/cluster tests/mixrec_automl/test_preflight.py \
 	tests/mixrec_automl/integrations/test_examples.py tests/mixrec_automl/integrations/test_ray_tune.py
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install search test lint unit faults fuzz audit test-cluster cluster-demo soak parity docs pictures clean
@@ -29,8 +31,8 @@ search: install  ## set up, then the main job: an architecture search on MovieLe
 
 test: lint  ## set up, then all checks and all tests, with coverage
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ALONE:%=--ignore=%) --cov --cov-report=
-	$(BIN)/python -m pytest $(ALONE) --cov --cov-append --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(WITH_RAY:%=--ignore=%) --cov --cov-report=
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) $(WITH_RAY) --cov --cov-append --cov-report=term
 
 lint: install  ## style, types and the direction of imports
 	$(BIN)/ruff check .
