@@ -34,10 +34,7 @@ class Growth:
 
     def look(self, up: int) -> None:
         """Compare the `up` processes that train with what the machines have now."""
-        # As many as Ray Train would start anew: it counts what the nodes hold, whoever else uses them. Were not all of
-        # that free, the successor would wait for it, where the training goes on now.
-        wanted = min(self._most, room(*self._needs))
-        if not 0 < up < wanted <= up + spare(*self._needs):
+        if not (0 < up < self._most and self._has_room(up)):
             self._room_since = None
         elif self._room_since is None:
             self._room_since = self._clock()
@@ -49,3 +46,10 @@ class Growth:
             return False
         self._room_since, self._settle = None, 2 * self._settle
         return True
+
+    def _has_room(self, up: int) -> bool:
+        """Whether more could be started than the `up` that train, and all of them at once."""
+        # Ray Train starts as many as the nodes hold beside other trainings of its own, whoever else uses them. Were not
+        # all of that free, the successor would wait for it, where the training goes on now.
+        wanted = min(self._most, room(*self._needs))
+        return up < wanted <= up + spare(*self._needs)
