@@ -9,7 +9,6 @@ much of the difference is the luck of one training; the intervals, over users, h
 from __future__ import annotations
 
 import argparse
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from mixrec_automl.cluster.ray_session import check_resources, ray_session
 from mixrec_automl.config import from_dict
 from mixrec_automl.epochs_bar import epochs_bar
 from mixrec_automl.full_training import Evaluation, evaluate_package, pack, train_fully
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.promotion import plan_promotion
 from mixrec_automl.store.records import best_trial
 from mixrec_automl.store.repository import Repository
@@ -40,7 +40,7 @@ def evaluate_seed(name: str, seed: int, console: Console) -> tuple[Evaluation, .
         console.print(f"seed {seed}: training {winner.architecture} on all users", highlight=False)
         with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
             check_resources(plan.config.cluster)
-            train_fully(plan, (scratch or plan.folder) / "train", show, console.print, threading.Event())
+            train_fully(plan, (scratch or plan.folder) / "train", show, console.print, StopRequest())
     return evaluate_package(pack(plan), data)
 
 

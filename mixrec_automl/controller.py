@@ -33,6 +33,7 @@ from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
 from mixrec_automl.cluster_share import ClusterShare
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.patience import Patience
 from mixrec_automl.recorded_trials import RecordedTrials
 from mixrec_automl.search.proposer import Proposal, Proposer, SpaceExhausted
@@ -76,7 +77,7 @@ class SearchParts:
     """Of a cluster that other searches use as well; None: all slots are this search's own"""
 
 
-def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event) -> Search:
+def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: StopRequest) -> Search:
     """Run the search that `parts.writer` writes until its budget is spent, it is stopped or it fails.
 
     Trials that a former controller left RUNNING are run again, and so are, in a later run, those that this one leaves.
@@ -117,9 +118,7 @@ def run_search(budget: BudgetConfig, slots: int, folder: Path, parts: SearchPart
 class _Loop:
     """The state of one run of `run_search`."""
 
-    def __init__(
-        self, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: threading.Event
-    ) -> None:
+    def __init__(self, budget: BudgetConfig, slots: int, folder: Path, parts: SearchParts, stop: StopRequest) -> None:
         self._budget, self._most_slots, self._folder, self._parts, self._stop = budget, slots, folder, parts, stop
         self._listener = parts.listener
         self._patiently = Patience(stop, parts.listener.notice)

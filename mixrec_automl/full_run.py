@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Event
 
 from rich.console import Console
 
@@ -25,7 +24,7 @@ from mixrec_automl.full_training import (
     train_fully,
 )
 from mixrec_automl.gate import Decision, first_champion
-from mixrec_automl.interruption import raise_on_signals
+from mixrec_automl.interruption import StopRequest, raise_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun
 from mixrec_automl.registry import ModelVersion, Registry, scratch_folder
 from trainers.data.sequence_data import SequenceData
@@ -62,7 +61,7 @@ class FullRun:
     """Registered model that gets one more version"""
     console: Console
 
-    def carry_out(self, run: ModelRun, stop: Event, meet: Meet) -> Outcome:
+    def carry_out(self, run: ModelRun, stop: StopRequest, meet: Meet) -> Outcome:
         """Train, test, pass the gate and register.
 
         Args:
@@ -102,7 +101,7 @@ class FullRun:
         with self.console.status(f"scoring {rival} again"), scratch_folder() as scratch:
             return meet(evaluation, lambda: read_package(self.registry.fetch(rival, Path(scratch))), str(rival))
 
-    def _train(self, run: ModelRun, stop: Event) -> bool:
+    def _train(self, run: ModelRun, stop: StopRequest) -> bool:
         plan, console = self.plan, self.console
         with ray_session() as scratch, epochs_bar(console, plan.config.training.epochs) as show:
             had = plan.config.cluster

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 from mixrec_automl import paths
 from mixrec_automl.cluster.executor import (
@@ -28,6 +27,7 @@ from mixrec_automl.cluster.lasting_executor import LastingExecutor
 from mixrec_automl.cluster.slot_executor import SlotExecutor
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.cluster.watchdog import Watchdog
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search_config import SearchConfig
 from mixrec_automl.storage_trouble import StorageTrouble
 from search_spaces.design import Design
@@ -103,7 +103,7 @@ def train_fully(
     folder: Path,
     on_epoch: Callable[[EpochEnded], None],
     on_trouble: Callable[[str | None], None],
-    stop: Event,
+    stop: StopRequest,
 ) -> bool:
     """Train on Ray, going on from the plan's checkpoint; False where `stop` ended it early.
 
@@ -131,7 +131,7 @@ def _follow(
     task: TrialTask,
     on_epoch: Callable[[EpochEnded], None],
     on_trouble: Callable[[str | None], None],
-    stop: Event,
+    stop: StopRequest,
 ) -> bool:
     storage, losses, is_running = StorageTrouble(on_trouble), 0, False
     stopped_at: float | None = None

@@ -7,12 +7,42 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from trainers.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopRequest:
+    """What `threading.Event` is, but `set` may be called by a signal handler.
+
+    Event's takes a lock, which the thread that the signal interrupts holds for moments of its `wait`: the handler would
+    wait for it forever. This one is a lock that is free once the request is made, and `set` waits for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        self._open()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Return `is_set()`, once it is or after `seconds`."""
+        if self._closed.acquire(timeout=-1 if seconds is None else seconds):
+            self._open()  # for whoever else waits
+        return self._is_set
+
+    def _open(self) -> None:
+        with suppress(RuntimeError):  # it is open
+            self._closed.release()
 
 
 def check_main_thread() -> None:
@@ -22,12 +52,12 @@ def check_main_thread() -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Within the context the first signal sets the event and the second raises KeyboardInterrupt.
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within the context the first signal sets the request and the second raises KeyboardInterrupt.
 
     For the main thread; the former handlers are put back at the end.
     """
-    stop = threading.Event()
+    stop = StopRequest()
 
     def request() -> None:
         if stop.is_set():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 from mixrec_automl.holder import Holder, is_dead, this_process
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseHeldError, LeaseLostError
 from mixrec_automl.store.repository import Repository
 from mixrec_automl.store.writer import SearchWriter
@@ -64,7 +65,7 @@ def acquire(
 
 
 @contextmanager
-def heartbeat(writer: SearchWriter, stop: Event) -> Iterator[None]:
+def heartbeat(writer: SearchWriter, stop: StopRequest) -> Iterator[None]:
     """Renew the lease in a thread of its own, so that nothing that the controller waits for loses it.
 
     Sets `stop` once somebody has asked the search to stop, or another process has taken it over; the next write of

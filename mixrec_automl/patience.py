@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Event
 from typing import TypeVar
 
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.store.errors import DatabaseUnavailableError
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Patience:
         notice: told what is the matter, and None once it is over.
     """
 
-    def __init__(self, stop: Event, notice: Callable[[str | None], None]) -> None:
+    def __init__(self, stop: StopRequest, notice: Callable[[str | None], None]) -> None:
         self._stop, self._notice = stop, notice
         self._is_hurried = False
 

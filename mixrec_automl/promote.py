@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from contextlib import suppress
 from functools import partial
-from threading import Event
 
 from rich.console import Console
 
@@ -14,7 +13,7 @@ from mixrec_automl.claim import claim, is_claimed
 from mixrec_automl.full_run import FullRun, Outcome
 from mixrec_automl.full_training import FullTraining, flat_metrics
 from mixrec_automl.gate import challenge, check_comparable_data
-from mixrec_automl.interruption import stop_on_signals
+from mixrec_automl.interruption import StopRequest, stop_on_signals
 from mixrec_automl.mlflow_model_run import ModelRun, run_of_promotion
 from mixrec_automl.patience import Patience
 from mixrec_automl.registry import ModelVersion, Registry, registered_name
@@ -101,7 +100,7 @@ def _end(
     """Silent where the database is what failed: whoever ends it has the error."""
     if run is not None:
         run.abandon("KILLED" if state is SearchState.STOPPED else "FAILED")
-    patiently = Patience(Event(), lambda _: None)
+    patiently = Patience(StopRequest(), lambda _: None)
     patiently.hurry()
     with suppress(DatabaseUnavailableError):
         patiently(lambda: repository.finish_promotion(promotion.search, promotion.number, state, error=error))

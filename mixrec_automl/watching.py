@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from threading import Event
 
 from rich.console import Console
 
 from mixrec_automl.cluster.executor import EpochEnded
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.live import view_of
 from mixrec_automl.patience import Patience
 from mixrec_automl.progress import SearchProgress
@@ -34,7 +34,7 @@ def watch_search(repository: Repository, search: Search, console: Console) -> Se
     planned = search.config.get("search", {}).get("trials", 0)
     view = view_of(SearchProgress(search.name, planned, search.planned_epochs, trials, seen), console)
     watcher = _Watcher(repository, search, trials, seen, view)
-    patiently = Patience(Event(), view.notice)
+    patiently = Patience(StopRequest(), view.notice)
     with view.showing():
         while (search := patiently(watcher.look)).state is SearchState.RUNNING:
             time.sleep(LOOK_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from mixrec_automl.cluster.executor import EpochEnded, Executor
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.records import Search, Trial, TrialState
@@ -53,7 +53,7 @@ class Watching:
 class Bench:
     repository: Repository
     folder: Path
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: StopRequest = field(default_factory=StopRequest)
     watching: Watching = field(default_factory=Watching)
     proposer: Enumerating = field(default_factory=Enumerating)
     epochs: int = 2

@@ -18,6 +18,7 @@ from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
 from mixrec_automl.cluster_share import ClusterShare, slots_per_user
 from mixrec_automl.controller import SearchParts, run_search
 from mixrec_automl.fair_share import Machine
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search_config import BudgetConfig
 from mixrec_automl.store.errors import DatabaseUnavailableError
 from mixrec_automl.store.records import Search, SearchState, Trial, TrialState
@@ -211,7 +212,7 @@ class Running:
     most: int = 0
     """Trials that ran at the same time"""
     executor: Told | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: StopRequest = field(default_factory=StopRequest)
 
     def __post_init__(self) -> None:
         self.running: set[int] = set()

@@ -12,6 +12,7 @@ import pytest
 from mixrec_automl.cluster.executor import EpochEnded, Event, TrialCompleted
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState
 from search_spaces.architecture import Architecture
@@ -152,7 +153,7 @@ def test_stop_and_resume_lose_no_finished_epoch_and_no_trial(bench: Bench) -> No
     done = [trial for trial in bench.trials if trial.state is TrialState.COMPLETED]
     assert TrialState.RUNNING not in bench.states
     assert len(bench.trials) < 6
-    bench.stop.clear()
+    bench.stop = StopRequest()
     bench.watching.on_trial = lambda _: None
     assert bench.run(training, trials=6).state is SearchState.COMPLETED
     assert bench.states == [TrialState.COMPLETED] * 6

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search.confirmation import Confirmation, ConfirmingProposer
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, best_trial
@@ -87,7 +88,7 @@ class Stopping:
 def test_a_search_that_was_stopped_around_its_confirmation_goes_on_with_it(bench: Bench, number: int) -> None:
     bench.proposer = Confirming()
     assert bench.run(Stopping(bench, number), trials=9).state is SearchState.STOPPED
-    bench.stop.clear()
+    bench.stop = StopRequest()
     assert bench.run(Counting(), trials=9).state is SearchState.COMPLETED
     assert [trial.origin for trial in bench.trials] == [Origin.SOBOL] * 5 + [Origin.CONFIRMATION] * 4
     assert len({(trial.architecture, trial.seed) for trial in bench.trials}) == 9

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mixrec_automl import patience
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.store import postgres as bounds
 from mixrec_automl.store.errors import DatabaseUnavailableError
 from mixrec_automl.store.records import SearchState, Trial, TrialState
@@ -72,7 +73,7 @@ def test_a_stop_does_not_wait_for_a_server_that_is_away(
     returns[0].cancel()
     postgres.restore()
     assert bench.repository.search("s").state is SearchState.RUNNING, "as if it had died"
-    bench.stop.clear()
+    bench.stop = StopRequest()
     bench.watching.on_trial = lambda _: None
     assert bench.run(Counting(epochs=4)).state is SearchState.COMPLETED
     assert bench.states == [TrialState.COMPLETED] * 6

@@ -15,6 +15,7 @@ import pytest
 from mixrec_automl.cluster.executor import EpochEnded, Event
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import OnEpoch, Training, TrialScore, TrialTask
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search.proposer import Proposal
 from mixrec_automl.search_config import PruningConfig
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, best_trial
@@ -233,7 +234,7 @@ def test_what_is_pruned_stays_so(pruning_bench: Bench, tmp_path: Path) -> None:
     pruned = bench.trials[KNOWN]
     assert pruned.state is TrialState.PRUNED
     assert (tmp_path / "run" / "trials" / str(KNOWN) / "epoch.txt").exists(), "its checkpoints stay"
-    bench.stop.clear()
+    bench.stop = StopRequest()
     training = Remembering()
     assert (
         bench.run_with(partial(InStep, training), trials=KNOWN + 3, slots=1, pruning=MEDIAN).state

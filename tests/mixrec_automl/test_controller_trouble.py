@@ -18,6 +18,7 @@ from mixrec_automl.cluster import lasting_executor
 from mixrec_automl.cluster.executor import Event, ExecutorDied, TrialBegan, TrialLost
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.storage_trouble import StorageTrouble
 from mixrec_automl.store.errors import DatabaseUnavailableError, LeaseLostError
 from mixrec_automl.store.records import SearchState, Trial, TrialState
@@ -253,7 +254,7 @@ def test_a_stop_does_not_wait_for_a_database_that_is_away(bench: Bench, monkeypa
     assert time.monotonic() - began < 4.0
     locks[0].join()
     assert bench.repository.search("s").state is SearchState.RUNNING, "as if it had died"
-    bench.stop.clear()
+    bench.stop = StopRequest()
     bench.watching.on_trial = lambda _: None
     assert bench.run(Counting(epochs=4)).state is SearchState.COMPLETED
     assert bench.states == [TrialState.COMPLETED] * 6
@@ -310,6 +311,6 @@ def test_an_attempt_knows_how_many_epochs_are_recorded(bench: Bench) -> None:
         return Counting()(trial, on_epoch)
 
     bench.run(interrupting, trials=1, slots=1)
-    bench.stop.clear()
+    bench.stop = StopRequest()
     assert bench.run(interrupting, trials=1, slots=1).state is SearchState.COMPLETED
     assert told == [(0, 1, 0), (0, 2, 2)]

@@ -17,6 +17,7 @@ import pytest
 
 from mixrec_automl import holder, lease, stopping
 from mixrec_automl.holder import Holder, is_dead, this_process
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.lease import acquire, heartbeat
 from mixrec_automl.store import engine
 from mixrec_automl.store.errors import LeaseLostError
@@ -112,7 +113,7 @@ def test_a_silent_holder_is_waited_for(repository: Repository) -> None:
 def test_a_holder_that_is_alive_is_left_alone(repository: Repository) -> None:
     writer = acquire(repository, NAME, holder=ELSEWHERE)
     with (
-        heartbeat(writer, threading.Event()),
+        heartbeat(writer, StopRequest()),
         pytest.raises(UserError, match=rf"run by bob@elsewhere.*mixrec-automl stop {NAME}"),
     ):
         acquire(repository, NAME)
@@ -120,7 +121,7 @@ def test_a_holder_that_is_alive_is_left_alone(repository: Repository) -> None:
 
 
 def test_a_heartbeat_holds_the_lease_and_hears_of_a_stop(repository: Repository) -> None:
-    stop = threading.Event()
+    stop = StopRequest()
     with heartbeat(acquire(repository, NAME), stop):
         time.sleep(1.0)
         assert repository.search(NAME).controller is not None
@@ -130,7 +131,7 @@ def test_a_heartbeat_holds_the_lease_and_hears_of_a_stop(repository: Repository)
 
 
 def test_a_heartbeat_ends_a_controller_that_was_replaced(repository: Repository) -> None:
-    stop = threading.Event()
+    stop = StopRequest()
     writer = repository.take_lease(NAME, "ada", "ada", 1000)
     with heartbeat(writer, stop):
         writer_of(repository, NAME, who="bob", dead="ada")
@@ -140,7 +141,7 @@ def test_a_heartbeat_ends_a_controller_that_was_replaced(repository: Repository)
 
 
 def test_stop_asks_the_controller_and_waits_for_it(repository: Repository) -> None:
-    stop = threading.Event()
+    stop = StopRequest()
     writer = acquire(repository, NAME, holder=ELSEWHERE)
 
     def control() -> None:
@@ -236,7 +237,7 @@ def test_the_heartbeat_outlives_what_it_did_not_expect(repository: Repository, m
         return renew(seconds)
 
     monkeypatch.setattr(writer, "renew", fail_once)
-    stop = threading.Event()
+    stop = StopRequest()
     with heartbeat(writer, stop):
         repository.request_stop(NAME)
         assert stop.wait(5)

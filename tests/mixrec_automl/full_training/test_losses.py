@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Event as Flag
 
 import pytest
 
@@ -13,6 +12,7 @@ from mixrec_automl import storage_trouble
 from mixrec_automl.cluster.executor import Event, TrialCompleted, TrialLost, TrialStopped
 from mixrec_automl.cluster.training import TrialTask
 from mixrec_automl.full_training import MOST_ATTEMPTS, FullTrainingError, _follow
+from mixrec_automl.interruption import StopRequest
 from search_spaces.architecture import Architecture
 from search_spaces.design import Design
 
@@ -57,7 +57,7 @@ def follow(tmp_path: Path, *ends: Event) -> tuple[bool, list[int], list[str]]:
     """Whether it completed, the attempts, and what it told."""
     executor, told = Scripted(ends), list[str]()
     task = TrialTask(0, 1, Design(Architecture.parse("000")), 0, tmp_path)
-    return _follow(executor, task, lambda _: None, told.append, Flag()), executor.submitted, told
+    return _follow(executor, task, lambda _: None, told.append, StopRequest()), executor.submitted, told
 
 
 def test_what_no_worker_has_begun_counts_against_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixrec_automl.cluster.training import OnEpoch, TrialScore, TrialTask
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.search.ax_proposer import METRIC, AxProposer, replay
 from mixrec_automl.search.proposer import SpaceExhausted
 from mixrec_automl.store.records import Origin, SearchState, Trial, TrialState, by_design
@@ -236,7 +237,7 @@ def test_an_interrupted_search_is_the_uninterrupted_one(bench: Bench, other: Ben
     runs = 0
     state = None
     while state is not SearchState.COMPLETED:
-        other.stop.clear()
+        other.stop = StopRequest()
         other.proposer = AxProposer(SMALL)  # type: ignore[assignment]
         runs += 1
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from mixrec_automl import paths
 from mixrec_automl.cluster.in_process import InProcessExecutor
 from mixrec_automl.cluster.training import Training
 from mixrec_automl.controller import SearchParts, run_search
+from mixrec_automl.interruption import StopRequest
 from mixrec_automl.lease import acquire
 from mixrec_automl.search.proposer import Proposer
 from mixrec_automl.search_config import SearchConfig
@@ -41,7 +41,7 @@ def launch_in_threads(
     make = partial(InProcessExecutor, training)
     epochs = config.training.epochs
     parts = SearchParts(writer, known, seen, epochs, proposer, make, Watching(), lambda: None)
-    return run_search(config.search, 1, paths.runs_folder() / name, parts, threading.Event())
+    return run_search(config.search, 1, paths.runs_folder() / name, parts, StopRequest())
 
 
 @pytest.fixture(scope="module")
