@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,7 +144,7 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
     """Serve on the connected Ray within the context; requests under way at its end are answered.
 
     Raises:
-        UserError: something is served there already, the replicas do not fit, or none came up.
+        UserError: something is served there already, the replicas do not fit, or neither they nor the proxy came up.
     """
     if APPLICATION in serve.status().applications:
         raise UserError(
@@ -157,7 +158,11 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
             f"is room for {fit}. Lower --replicas, --cpus or --gpus, or connect more machines"
         )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    try:
+        serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    except (RayServeException, RayError, RuntimeError) as error:
+        _shut_down_unused()
+        raise UserError(f"the proxy did not come up: {_trouble_of_proxy(error)}") from error
     http = _get_global_client().http_config
     if (http.host, http.port) != (host, port):
         raise UserError(f"Ray Serve of this cluster listens already: give --host {http.host} --port {http.port}")
@@ -169,6 +174,21 @@ def serving(options: ServingOptions, host: str, port: int) -> Iterator[None]:
         yield
     finally:
         serve.delete(APPLICATION)
-        # An embedded Ray ends with its user anyway; a cluster may serve for others as well.
-        if os.environ.get("RAY_ADDRESS") and not serve.status().applications:
-            serve.shutdown()
+        _shut_down_unused()
+
+
+def _shut_down_unused() -> None:
+    # An embedded Ray ends with its user anyway; a cluster may serve for others as well.
+    if os.environ.get("RAY_ADDRESS") and not serve.status().applications:
+        serve.shutdown()
+
+
+def _trouble_of_proxy(error: Exception) -> str:
+    """In a line. HAProxy says first what it could not do, and last that it ends."""
+    told = re.search(r"cannot bind socket.*", str(error))
+    if told is None:
+        return last_line(error)
+    return (
+        f"HAProxy {told[0]}. Every service of a machine needs ports of its own: --port, "
+        f"RAY_SERVE_HAPROXY_METRICS_PORT and RAY_SERVE_HAPROXY_STATS_PORT"
+    )

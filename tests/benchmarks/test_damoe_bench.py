@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_seed_that_has_not_run_whole_is_left_out_and_all_is_printed(
     bench = Bench.read(tmp_path / "bench.parquet")
     assert (bench.designs, bench.seeds, bench.values.shape) == (DESIGNS, (0, 1), (2, 64, 2, 30))
     assert bench.values[1] == pytest.approx(values[:, :2])
-    console = Console(record=True, width=160, quiet=False, file=(tmp_path / "out").open("w"))
+    console = Console(record=True, width=160, file=io.StringIO())
     analyse(tmp_path / "bench.parquet", console)
     printed = console.export_text()
     for told in ("64 designs, 2 training seeds, 30 users", "design x user", "recommendation adapter", "1.00 to 1.00"):

