@@ -34,7 +34,7 @@ class LastingExecutor:
 
     def __init__(self, make: Callable[[], Executor], watchdog: Watchdog) -> None:
         self._make, self._watchdog = make, watchdog
-        self._executor = make()
+        self._made: Executor | None = None
         self._running: dict[int, int] = {}
         """Attempt of each trial that has been submitted and has not ended"""
         self._lost: deque[TrialLost | SlotsWaiting] = deque()
@@ -87,7 +87,16 @@ class LastingExecutor:
             self._executor.stop()
 
     def close(self) -> None:
-        self._executor.close()
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+    @property
+    def _executor(self) -> Executor:
+        """Made where it is first asked for something, so that what dies while it is made is replaced as well."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
     def _watch(self, event: TrialBegan | EpochEnded | TrialEnded) -> None:
         if isinstance(event, TrialBegan):
@@ -111,15 +120,15 @@ class LastingExecutor:
             yield
         except ExecutorDied as died:
             self._deaths += 1
-            self._executor.close()
+            self.close()
             if self._deaths > MOST_DEATHS:
                 raise
             self._lost = deque(TrialLost(number, attempt, str(died)) for number, attempt in self._running.items())
             if self._is_waiting:
                 self._lost.appendleft(SlotsWaiting(None))  # its successor tells of its own troubles
-            self._executor = self._make()
-            with self._replacing():  # it may die as soon as it is asked for something
+            with self._replacing():  # its successor may die as soon as it is asked for something
+                successor = self._executor
                 if self._slots is not None:
-                    self._executor.use(self._slots)
+                    successor.use(self._slots)
                 if self._is_stopping:
-                    self._executor.stop()
+                    successor.stop()

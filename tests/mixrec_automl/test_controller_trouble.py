@@ -157,6 +157,22 @@ def test_executors_that_keep_dying_end_the_search(bench: Bench) -> None:
     assert TrialState.RUNNING not in bench.states
 
 
+@pytest.mark.parametrize("deaths", [1, lasting_executor.MOST_DEATHS, 99])
+def test_executors_that_die_while_they_are_made_are_no_different(deaths: int, bench: Bench) -> None:
+    left = iter(range(deaths))
+
+    def make() -> InProcessExecutor:
+        if next(left, None) is not None:
+            raise ExecutorDied("no machine is there")
+        return InProcessExecutor(Counting())
+
+    search = bench.run_with(make, trials=4)
+    if deaths > lasting_executor.MOST_DEATHS:
+        assert (search.state, search.error) == (SearchState.FAILED, "no machine is there")
+    else:
+        assert (search.state, bench.states) == (SearchState.COMPLETED, [TrialState.COMPLETED] * 4)
+
+
 @dataclass
 class Hanging(InProcessExecutor):
     """Its first attempts never report; cancelling them is all that ends them."""

@@ -76,6 +76,7 @@ class World:
     def __init__(self, seconds: float | None) -> None:
         self.clock, self.made = Clock(), list[Scripted]()
         self.lasting = LastingExecutor(self._make, Watchdog(seconds, self.clock))
+        assert self.lasting.next_event(0) is None
 
     def _make(self) -> Scripted:
         self.made.append(Scripted())
