@@ -212,6 +212,7 @@ def work(rank: int, port: int, folder: str) -> None:
         task, model, layout = parts(sequences(num_users=users))
         for table in evaluate(model, layout, task.data, SETTINGS, HISTORY):
             table.write(Path(folder, f"{users}-{rank}-{table.split}-{table.exclude_seen}.parquet"))
+    dist.barrier()  # whoever is still sending would be ended by the other's end
     dist.destroy_process_group()
 
 
