@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from search_spaces.architecture import Architecture
+from tests.ports import free_port
 from tests.trainers.tiny_task import tiny_config, tiny_task
 from trainers.epochs import LAST
 from trainers.finetune import finetune
@@ -22,12 +22,6 @@ from trainers.task import TrainingTask
 
 DESIGN = Architecture.parse("010-101")
 TOLERANCE = 1e-9
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def layer_weights(task: TrainingTask) -> list[torch.Tensor]:

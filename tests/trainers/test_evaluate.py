@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from tests.oracles.tiny_backbones import CONTEXT, FAMILIES, Family
+from tests.ports import free_port
 from tests.trainers.data.test_windows import walk_back
 from tests.trainers.test_ranks import sequences as given_sequences
 from tests.trainers.tiny_task import NUM_ITEMS, sequences, tiny_config, tiny_task
@@ -196,12 +196,6 @@ def test_a_vector_that_was_never_trained_is_not_read() -> None:
     frozen = replace(model.config, collaborative_training="frozen")
     model.config = frozen
     assert known_users(model, data).tolist() == [0, 1, 2, 3], "a pretraining takes every interaction"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def work(rank: int, port: int, folder: str) -> None:
